@@ -1,0 +1,85 @@
+/** Machines that are ready to use. Each has a root port with ACS and the test device `bell` behind it, at 0000:01:00.0. */
+import { defineMachine, type MachineInput } from './define.ts';
+import type { MachineSpec, SlotSpec } from './spec.ts';
+
+const GIGABYTE = 2 ** 30;
+
+/** Where a preset's device sits, and where `--device` puts another one. */
+export const PRESET_DEVICE = '0000:01:00.0';
+
+const slots = (): SlotSpec[] => [
+  { at: '01.0', kind: 'root-port', acs: true, below: [{ at: '00.0', kind: 'function', device: 'bell' }] },
+];
+
+/** What Arm servers have in common: RAM far above 4 GiB, registers below it. */
+const arm: Omit<MachineInput, 'name' | 'interrupts'> = {
+  architecture: 'arm64',
+  pageSize: 4096,
+  cpus: 4,
+  memory: [{ base: 0x80_0000_0000, size: 16 * GIGABYTE }],
+  iommu: { type: 'smmuv3', base: 0x5200_0000 },
+  pci: {
+    segment: 0,
+    ecam: 0x40_1000_0000,
+    mmio32: { base: 0x6000_0000, size: 0x1000_0000 },
+    mmio64: { base: 0x60_0000_0000, size: 64 * GIGABYTE },
+    io: { base: 0x7fff_0000, size: 0x1_0000 },
+    slots: slots(),
+  },
+};
+
+const inputs = {
+  /** SMMUv3 and GICv3 with an ITS; GITS_TRANSLATER at 0x5081_0040. */
+  'arm-its': {
+    ...arm,
+    name: 'arm-its',
+    interrupts: {
+      type: 'gic',
+      version: 3,
+      distributor: 0x5000_0000,
+      redistributors: 0x5010_0000,
+      its: [{ base: 0x5080_0000 }],
+    },
+  },
+  /** SMMUv3 and a GICv2 with a v2m frame of 956 SPIs; MSI_SETSPI_NS at 0x5090_0040. Its MSIs are not isolated. */
+  'arm-v2m': {
+    ...arm,
+    name: 'arm-v2m',
+    interrupts: {
+      type: 'gic',
+      version: 2,
+      distributor: 0x5000_0000,
+      v2m: [{ base: 0x5090_0000, spiBase: 64, spiCount: 956 }],
+    },
+  },
+  /** VT-d with interrupt remapping; the MSI range 0xfee0_0000 bypasses the tables. */
+  x86: {
+    name: 'x86',
+    architecture: 'x86',
+    pageSize: 4096,
+    cpus: 4,
+    memory: [
+      { base: 0, size: 2 * GIGABYTE },
+      { base: 4 * GIGABYTE, size: 14 * GIGABYTE },
+    ],
+    iommu: { type: 'intel-vtd', base: 0xfed9_0000 },
+    interrupts: { type: 'x86', remapping: true },
+    pci: {
+      segment: 0,
+      ecam: 0xb000_0000,
+      mmio32: { base: 0xc000_0000, size: 0x2000_0000 },
+      mmio64: { base: 0x60_0000_0000, size: 64 * GIGABYTE },
+      io: { base: 0xf000_0000, size: 0x1_0000 },
+      slots: slots(),
+    },
+  },
+} satisfies Record<string, MachineInput>;
+
+export type PresetName = keyof typeof inputs;
+export const presetNames = Object.keys(inputs) as PresetName[];
+
+export const isPreset = (name: string): name is PresetName => Object.hasOwn(inputs, name);
+
+/** A preset's machine. The input is plain data: spread it and change what you like. */
+export const presetInput = (name: PresetName): MachineInput => structuredClone(inputs[name]);
+export const preset = (name: PresetName): MachineSpec => defineMachine(presetInput(name));
