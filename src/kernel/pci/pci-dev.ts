@@ -47,4 +47,6 @@ export interface PciDev {
   readonly canReset: boolean;
   /** Resets, keeping configuration as pci_try_reset_function does. 0, EAGAIN, ENOTTY as -errno. */
   tryReset(): number;
+  /** pci_restore_msi_state: rewrites the messages after a reset. Set by whoever has vectors allocated, null without. */
+  restoreMsiState?: (() => void) | null;
 }
