@@ -1,5 +1,7 @@
 /** Open files of the simulated kernel. They are counted apart from file descriptors (dup, fork, passing, exit). */
+import type { EventFd } from '../ports/eventfd.ts';
 import type { Mapping } from '../ports/kernel.ts';
+import type { FileKind } from '../uapi/request-name.ts';
 import type { Process } from './process.ts';
 
 /**
@@ -9,6 +11,10 @@ import type { Process } from './process.ts';
 export interface File {
   /** What /proc/self/fd would show: `/dev/vfio/vfio`, `anon_inode:[vfio-device]`, `anon_inode:[eventfd]`. */
   readonly name: string;
+  /** What kind of file a request number is read for: the same number means different things on different files. */
+  readonly kind?: FileKind;
+  /** The eventfd behind the file, when it is one: what eventfd_ctx_fdget takes. */
+  readonly eventfd?: EventFdContext;
   /** `argument` is the raw u64. */
   ioctl?(process: Process, request: number, argument: bigint): number;
   read?(process: Process, address: number, count: number, offset: number): number;
@@ -21,6 +27,14 @@ export interface File {
   release(): void;
 }
 
+/** An eventfd that the kernel may keep after user space closed it (eventfd_ctx_get, eventfd_ctx_put). */
+export interface EventFdContext extends EventFd {
+  get(): void;
+  put(): void;
+  /** Raises the counter for something that is no interrupt of a device: user space's write, REQ, ERR. */
+  add(value: number): void;
+}
+
 /** What a file maps: physical memory or registers that the process now sees. */
 export interface FileMapping {
   /** Host-physical address of the first byte. */
@@ -31,4 +45,24 @@ export interface FileMapping {
   /** Made for clients in the same program. */
   open(address: number): Mapping;
   close(): void;
+}
+
+const references = new WeakMap<File, number>();
+
+/** References of an open file: one for each descriptor, and one for each kernel object that keeps it. */
+export const fileCount = (file: File): number => references.get(file) ?? 0;
+
+/** Takes a reference (get_file). */
+export function fget(file: File): void {
+  references.set(file, fileCount(file) + 1);
+}
+
+/** Drops a reference; the last one releases the file. A file that never had one is released at once. */
+export function fput(file: File): void {
+  const left = fileCount(file) - 1;
+  if (left > 0) references.set(file, left);
+  else {
+    references.delete(file);
+    file.release();
+  }
 }
