@@ -47,6 +47,15 @@ export const kvm_irq_routing_msi = struct('kvm_irq_routing_msi', {
   devid: u32,
 });
 
+/** Another architecture's; it is here because its u64s align the union, and so every entry, to 8. */
+export const kvm_irq_routing_s390_adapter = struct('kvm_irq_routing_s390_adapter', {
+  ind_addr: u64,
+  summary_addr: u64,
+  ind_offset: u64,
+  summary_offset: u32,
+  adapter_id: u32,
+});
+
 /** `flags` of an MSI route: KVM_MSI_VALID_DEVID. */
 export const kvm_irq_routing_entry = struct('kvm_irq_routing_entry', {
   gsi: u32,
@@ -56,6 +65,7 @@ export const kvm_irq_routing_entry = struct('kvm_irq_routing_entry', {
   u: union({
     irqchip: nested(kvm_irq_routing_irqchip),
     msi: nested(kvm_irq_routing_msi),
+    adapter: nested(kvm_irq_routing_s390_adapter),
     pad: array(u32, 8),
   }),
 });

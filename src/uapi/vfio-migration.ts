@@ -33,6 +33,7 @@ export const VFIO_DEVICE_STATE_RESUMING = 4;
 export const VFIO_DEVICE_STATE_RUNNING_P2P = 5;
 export const VFIO_DEVICE_STATE_PRE_COPY = 6;
 export const VFIO_DEVICE_STATE_PRE_COPY_P2P = 7;
+export const VFIO_DEVICE_STATE_NR = 8;
 
 export const vfio_precopy_info = struct('vfio_precopy_info', {
   argsz: u32,
