@@ -24,9 +24,9 @@ export interface PciIrqs {
   /** pci_msix_free_irq. */
   msixFreeAt(dev: PciDev, index: number): void;
   /** Installs the handler and unmasks. 0, EINVAL (no such irq), EBUSY (it has a handler) as -errno. `name` is what /proc/interrupts shows. */
-  requestIrq(irq: number, handler: IrqHandler, name: string): number;
-  /** Masks, then removes the handler. */
-  freeIrq(irq: number): void;
+  requestIrq(irq: number, handler: IrqHandler, name: string, shared?: boolean): number;
+  /** Masks, then removes the handler; of a shared irq only `handler` goes. */
+  freeIrq(irq: number, handler?: IrqHandler | null): void;
   /** enable_irq and disable_irq nest: as many enables as disables before the interrupt is unmasked. */
   enableIrq(irq: number): void;
   disableIrq(irq: number): void;
