@@ -1,0 +1,90 @@
+/** The manual pages. They are data without imports, so that `--help` loads nothing else. */
+
+const GENERAL = `NAME
+    belfry - VFIO with virtual MSI doorbells, on a simulated Linux host
+
+SYNOPSIS
+    belfry [ring] [options]
+    belfry help [command] | --help | --version
+
+DESCRIPTION
+    Hands a PCI device of a simulated host to user space and makes its MSI and MSI-X
+    interrupts arrive, on Arm as on x86. Needs no hardware, no root and no native module.
+
+COMMANDS
+    ring    Pass a device through, ring its vectors, show every hop, then do the same
+            without the doorbell. The default.
+
+EXIT STATUS
+    0   everything sent was delivered
+    1   a problem was found: an interrupt was lost, a set-up was refused, a file is wrong
+    2   the command line is wrong
+
+SEE ALSO
+    belfry help ring; README.md; docs/doorbell.md
+`;
+
+const RING = `NAME
+    belfry ring - pass a device through, ring its vectors, show where each interrupt goes
+
+SYNOPSIS
+    belfry ring [--host PRESET|FILE] [--device NAME|CAPTURE] [--doorbell auto|window|none|0xIOVA]
+                [--vectors N] [--count N] [--no-ack] [--allow-unsafe-interrupts] [--guest FILE]
+                [--json] [--trace FILE]
+
+DESCRIPTION
+    Boots a simulated Linux on a simulated machine, opens the device through VFIO as a VMM
+    does (container, group, device), gives it a doorbell, starts a guest whose driver enables
+    the vectors, and rings them in turn. Each interrupt travels from the device's MSI-X entry
+    through the IOMMU's tables in memory, the interrupt controller, the kernel, an eventfd and
+    an irqfd to the guest CPU, which acknowledges it before the next of its vector is sent.
+    Then the same is done without the doorbell, and the IOMMU's event record is shown.
+
+OPTIONS
+    --host PRESET|FILE
+        arm-its (default): SMMUv3 and GICv3 ITS. arm-v2m: SMMUv3 and GICv2m.
+        x86: VT-d with interrupt remapping. Anything else is read as a JSON host file.
+    --device NAME|CAPTURE
+        A device to put at 0000:01:00.0: bell (default), edu, or a capture: nvme, igb, edu-capture,
+        a file with the output of \`lspci -xxxx -vv\`, or a sysfs \`config\` file.
+        Options of a model follow its name: bell,msi=32 or bell,msix=2048.
+    --doorbell auto|window|none|0xIOVA
+        auto (default): the MSI address that the guest was given, wherever it is free.
+        window: the kernel's own window at 0x0800_0000, as Linux 7.2 does.
+        none: the kernel before the RFC; the controller's physical address in the vector.
+        0xIOVA: this address.
+    --vectors N
+        Vectors that the guest asks for, 1 to 2048. Default: 3, or what the device has.
+    --count N
+        Interrupts to send, 1 to 1e12, over all vectors in turn. Default: one for each vector.
+    --no-ack
+        The guest does not acknowledge: what coalesces is counted.
+    --allow-unsafe-interrupts
+        vfio_iommu_type1.allow_unsafe_interrupts=1, for hosts whose MSIs are not isolated.
+    --guest FILE
+        The guest's memory map as JSON. Default: QEMU's virt (Arm) or q35 (x86).
+    --json
+        One JSON object a line; the last is {"kind":"summary", ...}. Addresses are hex strings.
+    --trace FILE
+        Writes Chrome trace JSON of the first 10,000 interrupts, for ui.perfetto.dev.
+
+EXIT STATUS
+    0   everything sent was delivered        1   a problem was found        2   usage
+
+EXAMPLES
+    belfry
+    belfry ring --host arm-v2m --allow-unsafe-interrupts --vectors 16 --count 100000
+    belfry ring --device nvme --doorbell window
+    belfry ring --doorbell 0x90000000 --json | tail -n 1
+    belfry ring --host x86 --vectors 512 --count 1000000
+`;
+
+const PAGES: Readonly<Record<string, string>> = { ring: RING };
+
+export const isCommand = (name: string): boolean => Object.hasOwn(PAGES, name);
+
+export const helpText = (command?: string): string => (command === undefined ? GENERAL : (PAGES[command] ?? GENERAL));
+
+/** The line that follows a usage error. */
+export const usageLine = (command = 'ring'): string =>
+  `usage: belfry ring [--host PRESET|FILE] [--device NAME|CAPTURE] [--doorbell auto|window|none|0xIOVA] …; see belfry help ${command}`;

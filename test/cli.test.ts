@@ -1,0 +1,165 @@
+/** The command as a user meets it: output, exit status, and what it says of wrong input. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const main = join(root, 'dist', 'cli', 'main.js');
+const scratch = mkdtempSync(join(tmpdir(), 'belfry-cli-'));
+
+function belfry(...args: string[]) {
+  const result = spawnSync(process.execPath, [main, ...args], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 60_000,
+    maxBuffer: 2 ** 27,
+  });
+  return { status: result.status, out: result.stdout, err: result.stderr };
+}
+
+function file(name: string, text: string | Uint8Array): string {
+  const path = join(scratch, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+const summaryOf = (text: string): Record<string, unknown> => JSON.parse(text.trimEnd().split('\n').at(-1) as string);
+
+describe('belfry', () => {
+  it('alone does the main job, and so does ring', () => {
+    const alone = belfry();
+    expect(alone.err).toBe('');
+    expect(alone.status).toBe(0);
+    expect(alone.out).toMatch(/rule guest/);
+    expect(alone.out).toContain('0x0809_0040');
+    expect(alone.out).toContain('F_TRANSLATION');
+    expect(belfry('ring').out.replace(/[\d,.]+ interrupts\/s/g, '')).toBe(
+      alone.out.replace(/[\d,.]+ interrupts\/s/g, ''),
+    );
+  });
+
+  it('helps', () => {
+    for (const args of [['--help'], ['-h'], ['help'], ['help', 'ring'], ['ring', '--help']]) {
+      const { status, out, err } = belfry(...args);
+      expect({ status, err }).toEqual({ status: 0, err: '' });
+      expect(out).toMatch(/^NAME\n/);
+      for (const line of out.split('\n')) expect(line.length).toBeLessThanOrEqual(110);
+    }
+    expect(belfry('--version').out).toMatch(/^belfry \d+\.\d+\.\d+\n$/);
+  });
+
+  it('the last line of --json is the summary', () => {
+    const { status, out } = belfry('ring', '--json', '--count', '300', '--vectors', '3');
+    expect(status).toBe(0);
+    for (const line of out.trimEnd().split('\n')) expect(JSON.parse(line)).toHaveProperty('kind');
+    expect(summaryOf(out)).toMatchObject({
+      kind: 'summary',
+      sent: 300,
+      delivered: 300,
+      coalesced: 0,
+      pending: 0,
+      lost: {},
+      faults: 0,
+      rule: 'guest',
+      doorbells: [{ iova: '0x8090000', pa: '0x50810000', users: 3 }],
+    });
+  });
+
+  it('without acknowledging, what coalesces is counted', () => {
+    const { out } = belfry('ring', '--json', '--count', '300', '--vectors', '3', '--no-ack');
+    expect(summaryOf(out)).toMatchObject({ sent: 300, delivered: 0, coalesced: 297, pending: 3, lost: {} });
+  });
+
+  it('with none on Arm nothing is delivered, and the losses have their reason', () => {
+    const { status, out } = belfry('ring', '--json', '--count', '300', '--doorbell', 'none');
+    expect(status).toBe(1);
+    expect(summaryOf(out)).toMatchObject({
+      sent: 300,
+      delivered: 0,
+      lost: { IOMMU_FAULT: 300 },
+      rule: 'none',
+      doorbells: [],
+    });
+  });
+
+  it('writes a trace that is Chrome trace JSON', () => {
+    const path = join(scratch, 'trace.json');
+    expect(belfry('ring', '--count', '5', '--trace', path).status).toBe(0);
+    const trace = JSON.parse(readFileSync(path, 'utf8')) as { traceEvents: { ph: string; name: string }[] };
+    expect(trace.traceEvents.filter((event) => event.ph === 'X').length).toBeGreaterThanOrEqual(5 * 6);
+  });
+
+  it('runs without koffi or any other native module', () => {
+    const probe = file(
+      'loaded.mjs',
+      `import { createRequire } from 'node:module';
+       process.argv = [process.argv[0], 'belfry', 'ring', '--count', '3'];
+       const before = process.dlopen; let native = 0;
+       process.dlopen = (...args) => { native += 1; return before.apply(process, args); };
+       await import(${JSON.stringify(`file://${main}`)});
+       process.stderr.write('native modules: ' + native);`,
+    );
+    const result = spawnSync(process.execPath, [probe], { encoding: 'utf8' });
+    expect(result.stderr).toBe('native modules: 0');
+    expect(result.status).toBe(0);
+  });
+});
+
+describe('a command line that is wrong: status 2, the option named, no stack trace', () => {
+  it.each([
+    [['rign'], 'rign'],
+    [['--bogus'], '--bogus'],
+    [['ring', 'extra'], 'extra'],
+    [['ring', '--vectors', '2049'], '--vectors'],
+    [['ring', '--vectors', '0'], '--vectors'],
+    [['ring', '--vectors', '-1'], '--vectors'],
+    [['ring', '--vectors', '1.5'], '--vectors'],
+    [['ring', '--vectors', 'many'], '--vectors'],
+    [['ring', '--vectors'], '--vectors'],
+    [['ring', '--count', '0'], '--count'],
+    [['ring', '--count', '1e99'], '--count'],
+    [['ring', '--doorbell', 'somewhere'], '--doorbell'],
+    [['ring', '--doorbell', '0x'], '--doorbell'],
+    [['ring', '--doorbell', '0x10000000000000000'], '--doorbell'],
+    [['ring', '--device', 'bell,msix=2049'], 'msix'],
+    [['ring', '--device', 'bell,msix'], 'msix'],
+    [['ring', '--device', 'bell,colour=red'], 'colour'],
+    [['help', 'nothing'], 'nothing'],
+  ])('%j', (args, named) => {
+    const { status, out, err } = belfry(...args);
+    expect(status).toBe(2);
+    expect(out).toBe('');
+    expect(err).toContain(named);
+    expect(err).not.toMatch(/\n\s+at /);
+  });
+});
+
+describe('what the command line names is wrong: status 1 or 2, the field named, no stack trace', () => {
+  it.each([
+    [['--host', join(scratch, 'absent.json')], 'absent.json'],
+    [['--host', file('empty.json', '')], 'file'],
+    [['--host', file('array.json', '[]')], 'machine'],
+    [['--host', file('pages.json', '{"name":"x","architecture":"arm64","pageSize":8192}')], 'pageSize'],
+    [['--host', file('binary.json', new Uint8Array([0, 255, 254, 1, 2]))], 'file'],
+    [['--device', join(scratch, 'absent.txt')], 'absent.txt'],
+    [['--device', file('noise.txt', 'this is no capture\n')], 'noise.txt'],
+    [['--device', file('short', new Uint8Array(17))], 'short'],
+    [['--device', file('lspci.txt', '00:01.0 Class 0200: x\n00: zz zz\n')], 'lspci.txt'],
+    [['--guest', join(scratch, 'no-guest.json')], 'no-guest.json'],
+    [['--guest', file('guest.json', '{"ram": 5}')], 'ram'],
+    [['--doorbell', '0xffffffffffffffff'], 'iova'],
+    [['--doorbell', '0xfffffffffffff000'], 'iova'],
+    [['--doorbell', '0x40000000'], 'iova'],
+    [['--trace', join(scratch, 'no-such-folder', 'trace.json')], 'no-such-folder'],
+    [['--host', 'arm-v2m'], 'allow_unsafe_interrupts'],
+    [['--host', scratch], scratch],
+  ])('%j', (args, named) => {
+    const { status, err, out } = belfry('ring', ...args);
+    expect([1, 2]).toContain(status);
+    expect(err + out).toContain(named);
+    expect(err).not.toMatch(/\n\s+at /);
+  });
+});
