@@ -75,8 +75,12 @@ export interface FunctionSpec {
   readonly msix?: MsixSpec;
   /** INTx pin, 1 to 4 (A to D); absent without INTx. */
   readonly interruptPin?: number;
-  /** A PCIe capability; absent for conventional PCI. `flr`: function level reset. */
-  readonly express?: { readonly type: 'endpoint' | 'legacy' | 'integrated'; readonly flr?: boolean };
+  /** A PCIe capability; absent for conventional PCI. `flr`: function level reset. `acs`: peer-to-peer between functions of the slot can be redirected. */
+  readonly express?: {
+    readonly type: 'endpoint' | 'legacy' | 'integrated';
+    readonly flr?: boolean;
+    readonly acs?: boolean;
+  };
   readonly powerManagement?: boolean;
   /**
    * A whole configuration space taken from a real device (256 or 4,096 bytes) that replaces the generated one; the fields above
@@ -102,6 +106,8 @@ export interface PciPort {
    * (masked and now pending, or lost; the ledger says which).
    */
   raise(vector: number): boolean;
+  /** Is MSI or MSI-X enabled? A model without either drives its pin instead. */
+  readonly messagesEnabled: boolean;
   /** Drives the INTx pin. */
   setInterruptLine(asserted: boolean): void;
   /** Submits DMA; `complete` is called later, never inside a register access. ok is false when any part was refused. */
