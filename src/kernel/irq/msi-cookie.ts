@@ -8,6 +8,8 @@ export interface MsiCookie {
   prepare(desc: MsiDesc, doorbell: number): number;
   /** The vector was freed (a no-op for the kernel window, whose pages live as long as the domain). */
   unprepare(desc: MsiDesc): void;
+  /** Doorbell pages that the kernel placed in this domain; a user-given range must not cover one. */
+  readonly pages?: readonly { readonly iova: number; readonly pa: number }[];
 }
 
 const cookies = new WeakMap<IommuDomain, MsiCookie>();

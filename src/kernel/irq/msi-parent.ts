@@ -1,4 +1,5 @@
 /** What a host interrupt controller's driver gives the MSI core: its parent domain. */
+import type { DoorbellPage } from '../../ports/bus.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { MsiDesc, MsiMessage } from './msi-desc.ts';
 
@@ -14,6 +15,8 @@ export interface MsiParent {
   /** IRQ_DOMAIN_FLAG_ISOLATED_MSI. */
   readonly isolated: boolean;
   readonly msix: boolean;
+  /** The frames that hold the doorbells of its messages: whether a mapped page holds anything else is judged by them. */
+  readonly doorbells?: readonly DoorbellPage[];
   /** More than one message with plain MSI. */
   readonly multiMsi: boolean;
   /** Vectors can be added after MSI-X was enabled (pci_msix_can_alloc_dyn). */
