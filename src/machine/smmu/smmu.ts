@@ -1,0 +1,282 @@
+/** An Arm SMMUv3: translates what the streams of its devices emit. All its state beyond registers and caches lies in memory. */
+import { bits32 } from '../../arch/bits.ts';
+import { Op, SyncSignal } from '../../arch/smmuv3/commands.ts';
+import { Event, EventClass, encodeEvent } from '../../arch/smmuv3/events.ts';
+import { CommandError, GERROR, IRQ_CTRL } from '../../arch/smmuv3/registers.ts';
+import { fromHalves, type Iova } from '../../ports/address.ts';
+import type { Bus, MmioTarget } from '../../ports/bus.ts';
+import type { Iommu } from '../../ports/iommu.ts';
+import { Count } from '../../ports/ledger.ts';
+import type { PhysicalMemory } from '../../ports/memory.ts';
+import type { TranslationOutcome } from '../../ports/outcome.ts';
+import type { Tap } from '../../ports/tap.ts';
+import { Access, Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
+import type { SmmuSpec } from '../spec.ts';
+import { ConfigurationCache, type ConfigurationFault, ConfigurationReader } from './configuration.ts';
+import { NO_CONTEXT, type StreamContext, stage1Of, walkHi } from './context.ts';
+import { EventQueue, Written } from './event-queue.ts';
+import { explain } from './explain.ts';
+import { type Features, featuresOf } from './features.ts';
+import { Invalidation } from './invalidation.ts';
+import { configurationEvent, translationEvent } from './record.ts';
+import { SmmuRegisters } from './registers.ts';
+import { exceeds } from './stage.ts';
+import { type Stalled, Stalls } from './stalls.ts';
+import { Regime, Tlb, tlbIndex } from './tlb.ts';
+import { permits, TableWalker } from './walker.ts';
+
+/** Slots of the configuration cache, direct-mapped by stream and substream. */
+const CONTEXTS = 1024;
+
+export interface SmmuOptions extends SmmuSpec {
+  readonly memory: PhysicalMemory;
+  /** Where a write that was stalled goes when software retries it; without one, `onResume` alone is told. */
+  readonly bus?: Bus;
+  readonly tap: Tap;
+  readonly name: string;
+}
+
+/** The wires of an SMMU: `eventq` when records wait, `gerror` when GERROR changed, `sync` for a CMD_SYNC that asks for one. */
+export type SmmuInterrupt = 'eventq' | 'gerror' | 'sync';
+
+export class Smmu implements Iommu {
+  readonly name: string;
+  readonly features: Features;
+  readonly tap: Tap;
+  readonly memory: PhysicalMemory;
+  readonly tlb = new Tlb();
+  readonly events: EventQueue;
+  readonly stalls = new Stalls();
+  /** The 128 KiB of registers, for the bus. */
+  readonly registers: MmioTarget;
+  /** Called when an enabled interrupt is asserted. */
+  onInterrupt: ((line: SmmuInterrupt) => void) | null = null;
+  /** Called when a stalled transaction went on (OK, after its write) or was refused. */
+  onResume: ((tx: Transaction, status: StatusCode) => void) | null = null;
+
+  private readonly bus: Bus | null;
+  private readonly state: SmmuRegisters;
+  private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
+  private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
+  /** What the hot path looks at: the cache, or nothing while SMMUEN is 0. */
+  private contexts: StreamContext[] = this.nothing;
+  private readonly configuration = new ConfigurationCache();
+  private readonly walker: TableWalker;
+  private readonly reader: ConfigurationReader;
+  private readonly invalidation: Invalidation;
+
+  /** @throws RangeError when the options describe no SMMU (see featuresOf). */
+  constructor(options: SmmuOptions) {
+    this.name = options.name;
+    this.memory = options.memory;
+    this.bus = options.bus ?? null;
+    this.tap = options.tap;
+    this.features = featuresOf(options);
+    this.walker = new TableWalker(options.memory);
+    this.reader = new ConfigurationReader(options.memory, this.features, this.walker, this.configuration, true);
+    this.invalidation = new Invalidation(this.features, this.tlb, this.configuration, this.cached);
+    this.events = new EventQueue(options.memory, this.features.eventQueueLog2);
+    this.state = new SmmuRegisters(this.features, options.memory, this.events, {
+      name: `${options.name} registers`,
+      enable: (on) => {
+        this.contexts = on ? this.cached : this.nothing;
+      },
+      command: (op, w0lo, w0hi, w1lo, w1hi) => this.command(op, w0lo, w0hi, w1lo, w1hi),
+      eventsConsumed: () => this.writeStalled(),
+      interrupt: (line) => this.onInterrupt?.(line),
+    });
+    this.registers = this.state;
+  }
+
+  translate(tx: Transaction): StatusCode {
+    if (this.tap.observer !== null) return this.translateObserved(tx);
+    return this.quick(tx);
+  }
+
+  explain(tx: Transaction): TranslationOutcome {
+    const { state, features, memory, tlb, stalls, configuration } = this;
+    const context = state.enabled ? this.contexts[slotOf(tx.requester, tx.ssid)] : null;
+    const cached = context !== null && context.sid === tx.requester && context.ssid === tx.ssid ? context : null;
+    return explain({ state, features, memory, tlb, configuration, cached, nextTag: stalls.nextTag }, tx);
+  }
+
+  private quick(tx: Transaction): StatusCode {
+    const context = this.contexts[slotOf(tx.requester, tx.ssid)];
+    if (context.sid === tx.requester && context.ssid === tx.ssid) {
+      const { tlb } = this;
+      const lo = tx.iovaLo;
+      const index = tlbIndex(tx.iovaHi, lo, context.hash);
+      if (
+        tlb.tagLo[index] === ((lo & -4096) | context.regime) &&
+        tlb.tagHi[index] === tx.iovaHi &&
+        tlb.tagId[index] === context.id &&
+        permits(tlb.perms[index], tx.access)
+      ) {
+        tx.paHi = tlb.paHi[index];
+        tx.paLo = tlb.paLo[index] | (lo & 4095);
+        return Status.OK;
+      }
+    }
+    return this.miss(tx);
+  }
+
+  private translateObserved(tx: Transaction): StatusCode {
+    const outcome = this.explain(tx);
+    const iova = fromHalves(tx.iovaHi, tx.iovaLo) as Iova;
+    const status = this.quick(tx);
+    this.tap.observer?.hop({ at: 'iommu', name: this.name, requester: tx.requester, iova, outcome });
+    return status;
+  }
+
+  private miss(tx: Transaction): StatusCode {
+    const { state } = this;
+    if (!state.enabled) return state.aborts ? Status.ABORT : this.pass(tx) ? Status.OK : Status.ABORT;
+    const context = this.context(tx.requester, tx.ssid);
+    if (context === null) return this.refuseConfiguration(tx, this.reader.fault!);
+    if (context.kind === 'abort') return Status.ABORT;
+    if (context.kind === 'bypass') return this.pass(tx) ? Status.OK : this.refuse(context, tx, Event.F_ADDR_SIZE);
+    const event = this.walk(context, tx);
+    return event === 0 ? Status.OK : this.refuse(context, tx, event);
+  }
+
+  /** Output equals input; false beyond the output size. */
+  private pass(tx: Transaction): boolean {
+    this.walker.stage2 = false;
+    this.walker.class = EventClass.IN;
+    if (exceeds(tx.iovaHi, tx.iovaLo, this.features.oas)) return false;
+    tx.paHi = tx.iovaHi;
+    tx.paLo = tx.iovaLo;
+    return true;
+  }
+
+  private context(sid: number, ssid: number): StreamContext | null {
+    const slot = slotOf(sid, ssid);
+    const held = this.contexts[slot];
+    if (held.sid === sid && held.ssid === ssid) return held;
+    const context = this.reader.read(this.state.streamTable, sid, ssid);
+    if (context !== null) this.contexts[slot] = context;
+    return context;
+  }
+
+  private walk(context: StreamContext, tx: Transaction): number {
+    const { tlb, walker } = this;
+    const hi = tx.iovaHi;
+    const lo = tx.iovaLo;
+    const index = tlbIndex(hi, lo, context.hash);
+    if (
+      context.regime !== Regime.NESTED &&
+      tlb.tagLo[index] === ((lo & -4096) | context.regime) &&
+      tlb.tagHi[index] === hi &&
+      tlb.tagId[index] === context.id
+    ) {
+      // The entry is there and does not permit it: hardware does not walk again to see whether the tables changed.
+      walker.stage2 = context.regime === Regime.S2;
+      walker.class = EventClass.IN;
+      walker.ipaHi = hi;
+      walker.ipaLo = lo;
+      return Event.F_PERMISSION;
+    }
+    const s1 = stage1Of(context, hi);
+    if (s1 === undefined) {
+      walker.stage2 = false;
+      walker.class = EventClass.IN;
+      return Event.F_TRANSLATION;
+    }
+    const event = walker.walk(s1, context.s2, walkHi(context, s1, hi), lo, tx.access);
+    if (event !== 0) return event;
+    tlb.fill(index, hi, lo, context.regime, context.id, walker.stage1Shift, walker.global);
+    tlb.paHi[index] = walker.outHi;
+    tlb.paLo[index] = walker.outLo & -4096;
+    tlb.perms[index] = walker.perms;
+    tx.paHi = walker.outHi;
+    tx.paLo = walker.outLo;
+    return 0;
+  }
+
+  private refuseConfiguration(tx: Transaction, fault: ConfigurationFault): StatusCode {
+    if (fault.event === Event.C_BAD_STREAMID && !this.state.recordsBadStreams) return Status.ABORT;
+    return this.record(encodeEvent(configurationEvent(tx, fault)));
+  }
+
+  private refuse(context: StreamContext, tx: Transaction, event: number): StatusCode {
+    const { stalls } = this;
+    const { stage2 } = this.walker;
+    const stalls1 = event >= Event.F_TRANSLATION && (stage2 ? context.stall2 : context.stall1);
+    if (stalls1 && !stalls.full) {
+      const stalled = stalls.hold(tx);
+      stalled.record = encodeEvent(translationEvent(this.walker, tx, event, stalled.tag));
+      this.writeStalled();
+      return Status.STALL;
+    }
+    if (event >= Event.F_TRANSLATION && !(stage2 ? context.record2 : context.record1)) return Status.ABORT;
+    return this.record(encodeEvent(translationEvent(this.walker, tx, event, -1)));
+  }
+
+  /** FAULT when the record was written or lost to a full queue; ABORT when nobody could have seen it. */
+  private record(words: readonly bigint[]): StatusCode {
+    const written = this.events.write(words);
+    if (written === Written.OFF) return Status.ABORT;
+    this.tap.ledger[written === Written.YES ? Count.FAULTS : Count.FAULTS_OVERFLOWED]++;
+    if (written === Written.ABORTED) this.state.raiseError(GERROR.EVENTQ_ABT_ERR);
+    else this.state.assert('eventq', IRQ_CTRL.EVENTQ);
+    return Status.FAULT;
+  }
+
+  /** Records of stalls wait for room: without them software could never resume. */
+  private writeStalled(): void {
+    for (const stalled of this.stalls.unrecorded()) {
+      if (!this.events.enabled || this.events.full) return;
+      const words = stalled.record!;
+      stalled.record = null;
+      this.record(words);
+    }
+  }
+
+  private command(op: number, w0lo: number, w0hi: number, w1lo: number, w1hi: number): number {
+    switch (op) {
+      case Op.SYNC:
+        return this.sync(w0lo, w0hi, w1lo, w1hi);
+      case Op.PREFETCH_CONFIG:
+      case Op.PREFETCH_ADDR:
+        return CommandError.NONE;
+      case Op.RESUME:
+      case Op.STALL_TERM:
+        return this.features.stall ? this.resume(op, w0lo, w0hi, w1lo) : CommandError.ILL;
+      default:
+        // ATC_INV and PRI_RESP are illegal without ATS and PRI, as EL2 invalidations are without HYP.
+        return this.invalidation.run(op, w0lo, w0hi, w1lo, w1hi) ? CommandError.NONE : CommandError.ILL;
+    }
+  }
+
+  private sync(w0lo: number, _w0hi: number, _w1lo: number, _w1hi: number): number {
+    const signal = bits32(w0lo, 13, 12);
+    if (signal === 3) return CommandError.ILL;
+    // Without IDR0.MSI the completion interrupt is the wire.
+    if (signal === SyncSignal.IRQ) this.onInterrupt?.('sync');
+    return CommandError.NONE;
+  }
+
+  private resume(op: number, w0lo: number, sid: number, w1lo: number): number {
+    if (op === Op.STALL_TERM) {
+      for (const stalled of this.stalls.takeStream(sid >>> 0)) this.finish(stalled, Status.ABORT);
+      return CommandError.NONE;
+    }
+    const stalled = this.stalls.take(sid >>> 0, bits32(w1lo, 15, 0));
+    if (stalled === null) return CommandError.NONE;
+    const retry = bits32(w0lo, 12, 12) === 1;
+    this.finish(stalled, retry ? this.translate(stalled.tx) : Status.ABORT);
+    return CommandError.NONE;
+  }
+
+  private finish(stalled: Stalled, status: StatusCode): void {
+    const { tx } = stalled;
+    // It stalled again, with a tag of its own.
+    if (status === Status.STALL) return;
+    const writes = status === Status.OK && (tx.access & Access.WRITE) !== 0 && this.bus !== null && tx.size <= 4;
+    const result = writes ? this.bus!.store(tx) : status;
+    this.onResume?.(tx, result);
+  }
+}
+
+/** A stream without substreams has ssid -1: its slot is its own. */
+const slotOf = (sid: number, ssid: number): number => (sid ^ Math.imul(ssid + 1, 0x9d)) & (CONTEXTS - 1);

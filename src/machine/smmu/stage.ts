@@ -1,0 +1,60 @@
+/** One stage of translation as configuration describes it, in the form the walker wants: small integers. */
+import type { Geometry } from '../../arch/lpae/geometry.ts';
+import { levelShift } from '../../arch/lpae/geometry.ts';
+
+export interface StageOptions {
+  /** Base of the first table, as halves. */
+  readonly tableHi: number;
+  readonly tableLo: number;
+  /** Effective output size in bits: the smaller of the configured one and the SMMU's. */
+  readonly outputBits: number;
+  /** AFFD: a clear access flag does not fault. */
+  readonly accessFlagOff?: boolean;
+  /** Stage 1: attributes of table descriptors hold below (not HAD). */
+  readonly hierarchical?: boolean;
+  /** Stage 1: what can be written cannot be executed. */
+  readonly writeNoExec?: boolean;
+  /** Stage 2: a stage 1 table in device memory is refused. */
+  readonly protectWalk?: boolean;
+}
+
+export class Stage {
+  readonly stage: 1 | 2;
+  readonly granuleShift: number;
+  readonly levelBits: number;
+  readonly inputBits: number;
+  readonly startLevel: number;
+  readonly startShift: number;
+  readonly startMask: number;
+  readonly tableHi: number;
+  readonly tableLo: number;
+  readonly outputBits: number;
+  readonly accessFlagOff: boolean;
+  readonly hierarchical: boolean;
+  readonly writeNoExec: boolean;
+  readonly protectWalk: boolean;
+
+  constructor(stage: 1 | 2, geometry: Geometry, options: StageOptions) {
+    this.stage = stage;
+    this.granuleShift = geometry.granuleShift;
+    this.levelBits = geometry.levelBits;
+    this.inputBits = geometry.inputBits;
+    this.startLevel = geometry.startLevel;
+    this.startShift = levelShift(geometry.granuleShift, geometry.startLevel);
+    this.startMask = (1 << geometry.startBits) - 1;
+    this.tableHi = options.tableHi;
+    // A table is aligned to its size; the register's bits below that are ignored.
+    this.tableLo = options.tableLo & ~((8 << geometry.startBits) - 1);
+    this.outputBits = options.outputBits;
+    this.accessFlagOff = options.accessFlagOff ?? false;
+    this.hierarchical = options.hierarchical ?? false;
+    this.writeNoExec = options.writeNoExec ?? false;
+    this.protectWalk = options.protectWalk ?? false;
+  }
+}
+
+/** Is {hi, lo} (unsigned) at or above 2^bits? */
+export function exceeds(hi: number, lo: number, bits: number): boolean {
+  if (bits > 32) return bits < 64 && hi >>> (bits - 32) !== 0;
+  return hi !== 0 || (bits < 32 && lo >>> bits !== 0);
+}

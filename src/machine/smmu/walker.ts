@@ -1,0 +1,219 @@
+/** The table walker: VMSAv8-64 tables in physical memory, stage 1, stage 2, and stage 1 under stage 2 (IHI 0070 3.3, Arm ARM D8). */
+import { word64 } from '../../arch/bits.ts';
+import { allowsBlock } from '../../arch/lpae/geometry.ts';
+import { Event, EventClass } from '../../arch/smmuv3/events.ts';
+import { fromHalves, type Hpa } from '../../ports/address.ts';
+import type { PhysicalMemory } from '../../ports/memory.ts';
+import type { WalkStep } from '../../ports/outcome.ts';
+import { Access } from '../../ports/transaction.ts';
+import { exceeds, type Stage } from './stage.ts';
+
+const RWX = Access.READ | Access.WRITE | Access.EXECUTE;
+/** Privileged permissions stand four bits above the unprivileged ones. */
+const PRIVILEGED_SHIFT = 4;
+
+/** Are the access bits of a transaction within `perms` (RWX at bit 0 unprivileged, at bit 4 privileged)? */
+export const permits = (perms: number, access: number): boolean =>
+  (access & RWX & ~(perms >>> ((access & Access.PRIVILEGED) >>> 1))) === 0;
+
+/**
+ * Walks on halves and leaves its answer in fields, so that nothing is allocated. A walk answers 0 or an event number
+ * (Event.F_TRANSLATION, …); `class`, `stage2`, `ipa` and `fetch` then say what the record holds.
+ */
+export class TableWalker {
+  outHi = 0;
+  outLo = 0;
+  /** log2 of the leaf's size; of both stages' leaves the smaller. */
+  leafShift = 0;
+  /** log2 of the stage 1 leaf: what an invalidation by address must match. */
+  stage1Shift = 0;
+  /** See {@link permits}; of both stages what both allow. */
+  perms = 0;
+  /** Stage 1: the leaf is global (nG clear). */
+  global = false;
+  /** The refusal came from stage 2, while fetching (class TTD) or for the result (class IN). */
+  stage2 = false;
+  class: number = EventClass.IN;
+  ipaHi = 0;
+  ipaLo = 0;
+  fetchHi = 0;
+  fetchLo = 0;
+  /** Set for a person who wants the steps; null on the hot path. */
+  trace: WalkStep[] | null = null;
+
+  private readonly memory: PhysicalMemory;
+  private lo = 0;
+  private hi = 0;
+  private device = false;
+
+  constructor(memory: PhysicalMemory) {
+    this.memory = memory;
+  }
+
+  /** Translates for the access bits given; at least one stage is present. */
+  walk(s1: Stage | null, s2: Stage | null, hi: number, lo: number, access: number): number {
+    this.stage2 = false;
+    this.class = EventClass.IN;
+    if (s1 === null) return this.output(s2!, hi, lo, access);
+    const refused = this.stage1(s1, s2, hi, lo);
+    if (refused !== 0) return refused;
+    if (!permits(this.perms, access)) return Event.F_PERMISSION;
+    this.stage1Shift = this.leafShift;
+    if (s2 === null) return 0;
+    const { perms, leafShift, stage1Shift, global } = this;
+    const result = this.output(s2, this.outHi, this.outLo, access);
+    this.perms &= perms;
+    this.leafShift = Math.min(leafShift, this.leafShift);
+    this.stage1Shift = stage1Shift;
+    this.global = global;
+    return result;
+  }
+
+  /** Stage 2 of an address that the SMMU itself fetches from (a context descriptor, a stage 1 table). Class as given. */
+  fetchThrough(s2: Stage, hi: number, lo: number, eventClass: number): number {
+    this.class = eventClass;
+    let refused = this.walkStage2(s2, hi, lo);
+    if (refused === 0 && ((this.perms & Access.READ) === 0 || (s2.protectWalk && this.device)))
+      refused = Event.F_PERMISSION;
+    if (refused !== 0) this.refusedIpa(hi, lo);
+    return refused;
+  }
+
+  /** Stage 2 of a transaction's own address. */
+  private output(s2: Stage, hi: number, lo: number, access: number): number {
+    this.class = EventClass.IN;
+    let refused = this.walkStage2(s2, hi, lo);
+    if (refused === 0 && !permits(this.perms, access)) refused = Event.F_PERMISSION;
+    if (refused !== 0) this.refusedIpa(hi, lo);
+    this.stage1Shift = this.leafShift;
+    this.global = false;
+    return refused;
+  }
+
+  private refusedIpa(hi: number, lo: number): void {
+    this.stage2 = true;
+    this.ipaHi = hi;
+    this.ipaLo = lo;
+  }
+
+  private stage1(s1: Stage, s2: Stage | null, hi: number, lo: number): number {
+    const refused = this.descend(s1, s2, hi, lo);
+    if (refused !== 0) return refused;
+    const { lo: entry, hi: upper } = this;
+    if ((entry & 0x400) === 0 && !s1.accessFlagOff) return Event.F_ACCESS;
+    const writable = (entry & 0x80) === 0;
+    const unprivileged = (entry & 0x40) !== 0;
+    const base = Access.READ | (writable ? Access.WRITE : 0);
+    const noExec = writable && s1.writeNoExec;
+    // Bit 54 forbids unprivileged, bit 53 privileged execution; what the unprivileged side writes the privileged never runs.
+    const user = unprivileged ? base | ((upper & (1 << 22)) !== 0 || noExec ? 0 : Access.EXECUTE) : 0;
+    const kernelNoExec = (upper & (1 << 21)) !== 0 || noExec || (unprivileged && writable);
+    const kernel = base | (kernelNoExec ? 0 : Access.EXECUTE);
+    this.perms = user | (kernel << PRIVILEGED_SHIFT);
+    this.global = (entry & 0x800) === 0;
+    return 0;
+  }
+
+  private walkStage2(s2: Stage, hi: number, lo: number): number {
+    const refused = this.descend(s2, null, hi, lo);
+    if (refused !== 0) return refused;
+    const { lo: entry, hi: upper } = this;
+    if ((entry & 0x400) === 0 && !s2.accessFlagOff) return Event.F_ACCESS;
+    const base = ((entry >>> 6) & 1 ? Access.READ : 0) | ((entry >>> 7) & 1 ? Access.WRITE : 0);
+    // XN[54:53]: 0 both may execute, 1 unprivileged only, 2 nobody, 3 privileged only (FEAT_XNX).
+    const xn = (upper >>> 21) & 3;
+    const user = base | (xn <= 1 ? Access.EXECUTE : 0);
+    const kernel = base | (xn === 0 || xn === 3 ? Access.EXECUTE : 0);
+    this.perms = user | (kernel << PRIVILEGED_SHIFT);
+    this.device = (entry & 0x30) === 0;
+    return 0;
+  }
+
+  /** From the first table to the leaf: leaves the entry in lo/hi (table attributes folded in) and the output address. */
+  private descend(stage: Stage, s2: Stage | null, inHi: number, inLo: number): number {
+    if (exceeds(inHi, inLo, stage.inputBits)) return Event.F_TRANSLATION;
+    const { levelBits, granuleShift } = stage;
+    const levelMask = (1 << levelBits) - 1;
+    let tableHi = stage.tableHi;
+    let tableLo = stage.tableLo;
+    let shift = stage.startShift;
+    let mask = stage.startMask;
+    let inherited = 0;
+    if (exceeds(tableHi, tableLo, stage.outputBits)) return Event.F_ADDR_SIZE;
+    for (let level = stage.startLevel; ; level++) {
+      const index = (shift >= 32 ? inHi >>> (shift - 32) : (inLo >>> shift) | (inHi << (32 - shift))) & mask;
+      const refused = this.fetch(stage, s2, tableHi, tableLo | (index << 3), level);
+      if (refused !== 0) return refused;
+      const { lo, hi } = this;
+      const type = lo & 3;
+      if ((type & 1) === 0) return Event.F_TRANSLATION;
+      const next = hi & 0xffff;
+      if (type === 3 && level < 3) {
+        tableHi = next;
+        tableLo = lo & -(1 << granuleShift);
+        if (exceeds(tableHi, tableLo, stage.outputBits)) return Event.F_ADDR_SIZE;
+        if (stage.hierarchical) inherited |= hi;
+        shift -= levelBits;
+        mask = levelMask;
+        continue;
+      }
+      if (level === 3 ? type !== 3 : !allowsBlock(granuleShift, level)) return Event.F_TRANSLATION;
+      return this.leaf(stage, shift, inHi, inLo, inherited);
+    }
+  }
+
+  private leaf(stage: Stage, shift: number, inHi: number, inLo: number, inherited: number): number {
+    const baseHi = this.hi & 0xffff;
+    if (shift < 32) {
+      const mask = (1 << shift) - 1;
+      this.outHi = baseHi;
+      this.outLo = (this.lo & ~mask) | (inLo & mask);
+    } else {
+      const mask = (1 << (shift - 32)) - 1;
+      this.outHi = (baseHi & ~mask) | (inHi & mask);
+      this.outLo = inLo;
+    }
+    if (exceeds(this.outHi, this.outLo, stage.outputBits)) return Event.F_ADDR_SIZE;
+    this.leafShift = shift;
+    if (inherited !== 0) this.inherit(inherited);
+    return 0;
+  }
+
+  /** Table attributes only take away: APTable[62:61], XNTable 60, PXNTable 59. */
+  private inherit(hi: number): void {
+    if ((hi & (1 << 30)) !== 0) this.lo |= 0x80;
+    if ((hi & (1 << 29)) !== 0) this.lo &= ~0x40;
+    if ((hi & (1 << 28)) !== 0) this.hi |= 1 << 22;
+    if ((hi & (1 << 27)) !== 0) this.hi |= 1 << 21;
+  }
+
+  /** Reads the entry at {hi, lo} into this.lo/hi; the address of a stage 1 table is an IPA under a stage 2. */
+  private fetch(stage: Stage, s2: Stage | null, hi: number, lo: number, level: number): number {
+    let atHi = hi;
+    let atLo = lo;
+    if (s2 !== null) {
+      const refused = this.fetchThrough(s2, hi, lo, EventClass.TTD);
+      if (refused !== 0) return refused;
+      this.class = EventClass.IN;
+      atHi = this.outHi;
+      atLo = this.outLo;
+    }
+    const { memory } = this;
+    if (!memory.locate(atHi, atLo)) {
+      this.fetchHi = atHi;
+      this.fetchLo = atLo;
+      this.stage2 = stage.stage === 2;
+      this.class = EventClass.TTD;
+      return Event.F_WALK_EABT;
+    }
+    this.lo = memory.words[memory.at];
+    this.hi = memory.words[memory.at + 1];
+    if (this.trace !== null) this.note(stage, level, atHi, atLo);
+    return 0;
+  }
+
+  private note(stage: Stage, level: number, hi: number, lo: number): void {
+    const at = fromHalves(hi, lo) as Hpa;
+    this.trace!.push({ table: `stage ${stage.stage}`, level, at, entry: word64(this.lo, this.hi) });
+  }
+}
