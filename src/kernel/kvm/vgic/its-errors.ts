@@ -1,0 +1,23 @@
+/** Codes of an ITS command that fails (IHI 0069 5.3): internal to KVM, which skips such commands silently. */
+export const ItsError = {
+  E_ITS_MOVI_UNMAPPED_INTERRUPT: 0x010107,
+  E_ITS_MOVI_UNMAPPED_COLLECTION: 0x010109,
+  E_ITS_INT_UNMAPPED_INTERRUPT: 0x010307,
+  E_ITS_CLEAR_UNMAPPED_INTERRUPT: 0x010507,
+  E_ITS_MAPD_DEVICE_OOR: 0x010801,
+  E_ITS_MAPD_ITTSIZE_OOR: 0x010802,
+  E_ITS_MAPC_PROCNUM_OOR: 0x010902,
+  E_ITS_MAPC_COLLECTION_OOR: 0x010903,
+  E_ITS_MAPTI_UNMAPPED_DEVICE: 0x010a04,
+  E_ITS_MAPTI_ID_OOR: 0x010a05,
+  E_ITS_MAPTI_PHYSICALID_OOR: 0x010a06,
+  E_ITS_INV_UNMAPPED_INTERRUPT: 0x010c07,
+  E_ITS_INVALL_UNMAPPED_COLLECTION: 0x010d09,
+  E_ITS_MOVALL_PROCNUM_OOR: 0x010e01,
+  E_ITS_DISCARD_UNMAPPED_INTERRUPT: 0x010f07,
+} as const;
+
+/** `E_ITS_INT_UNMAPPED_INTERRUPT` for 0x010307. */
+export function itsErrorName(code: number): string {
+  return Object.entries(ItsError).find(([, value]) => value === code)?.[0] ?? `0x${code.toString(16)}`;
+}
