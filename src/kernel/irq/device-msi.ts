@@ -74,7 +74,10 @@ export class DeviceMsi {
       if (!vector.masked) vector.mask();
     }
     this.hardware.flush();
-    for (const vector of vectors) this.parent.deactivate(vector.desc);
+    for (const { desc } of vectors) {
+      this.parent.deactivate(desc);
+      if (this.parent.ownDispatch !== true) this.services.irqs.dissociate(desc.hwirq);
+    }
     this.parent.free(
       this.dev,
       vectors.map((vector) => vector.desc),
@@ -85,6 +88,7 @@ export class DeviceMsi {
   private start(vector: MsiVector): void {
     this.vectors.push(vector);
     this.byIndex.set(vector.desc.index, vector);
+    if (this.parent.ownDispatch !== true) this.services.irqs.associate(vector.desc.hwirq, vector.desc.irq);
     this.parent.activate(vector.desc);
     vector.recompose();
   }

@@ -1,20 +1,24 @@
 /**
  * The interrupt core (kernel/irq): Linux irq numbers, their handlers, masking by depth, and the entry from the host's
- * interrupt controllers. `interrupt` is on the way of every MSI: two array reads and one call, nothing allocated.
+ * interrupt controllers. `interrupt` is on the way of every MSI: a few array reads and one call, nothing allocated.
  */
 
 import type { InterruptSink } from '../../ports/bus.ts';
 import { Count, Loss } from '../../ports/ledger.ts';
 import type { KernelContext } from '../context.ts';
+import type { IrqChip, IrqType } from './irq-chip.ts';
 import type { IrqLine } from './irq-line.ts';
 import type { IrqHandler } from './pci-irqs.ts';
 import { SharedHandlers } from './shared-handlers.ts';
+import { WireLine } from './wire-line.ts';
 
 /** Irq 0 is no interrupt, as on every Linux architecture of today. */
 const NO_IRQ = 0;
 /** irq_alloc_descs starts behind the legacy numbers only on x86; the lowest free number wins on Arm. */
 const FIRST_IRQ = 1;
 const INITIAL_IRQS = 64;
+/** note_interrupt (kernel/irq/spurious.c) gives up behind this many interrupts in a row that nobody served. */
+const GIVE_UP = 99_900;
 
 /** A row of /proc/interrupts. */
 export interface InterruptRow {
@@ -46,6 +50,9 @@ export class IrqCore implements InterruptSink {
   /** An edge came while disabled: it is served when enabled (IRQS_PENDING). */
   private pending = new Uint8Array(INITIAL_IRQS);
   private level = new Uint8Array(INITIAL_IRQS);
+  /** A level's handlers run now (IRQD_IRQ_INPROGRESS), and it was signalled again meanwhile. */
+  private inFlow = new Uint8Array(INITIAL_IRQS);
+  private again = new Uint8Array(INITIAL_IRQS);
   private counts: Float64Array;
 
   constructor(context: KernelContext, cpus = 1) {
@@ -107,6 +114,17 @@ export class IrqCore implements InterruptSink {
     return intid < this.irqOfIntid.length ? this.irqOfIntid[intid]! : NO_IRQ;
   }
 
+  /** irq_create_mapping of a wire: the irq of `hwirq`, made at its first use; functions that share the wire share it. */
+  mapWire(chip: IrqChip, hwirq: number, type: IrqType): number {
+    const known = this.irqOf(hwirq);
+    if (known !== NO_IRQ) return known;
+    const irq = this.allocate();
+    chip.setType?.(hwirq, type);
+    this.setLine(irq, new WireLine(chip, hwirq, type));
+    this.associate(hwirq, irq);
+    return irq;
+  }
+
   interrupt(intid: number, cpu: number): void {
     const irq = intid < this.irqOfIntid.length ? this.irqOfIntid[intid]! : NO_IRQ;
     this.handle(irq, intid, cpu);
@@ -114,7 +132,11 @@ export class IrqCore implements InterruptSink {
 
   /** generic_handle_irq: for controllers that find the irq themselves. */
   handle(irq: number, intid: number, cpu: number): void {
-    const handler = this.handlers[irq] ?? null;
+    if (this.level[irq] === 1) {
+      this.handleLevel(irq, intid, cpu);
+      return;
+    }
+    const handler = this.handlers[irq]!;
     if (handler === null) {
       this.unhandled(irq, intid);
       return;
@@ -127,7 +149,39 @@ export class IrqCore implements InterruptSink {
     this.counts[slot] = this.counts[slot]! + 1;
     if (this.context.tap.observer !== null) this.observe(irq, intid);
     handler.handleIrq();
-    if (this.level[irq] === 1) this.lines[irq]?.eoi?.();
+  }
+
+  /**
+   * handle_level_irq: the wire is masked while its handlers run; unmasking signals a line that is still asserted again, so a handler that
+   * never quiets its function would run for ever. Linux gives such a line up after 99,900 turns.
+   */
+  private handleLevel(irq: number, intid: number, cpu: number): void {
+    if (this.inFlow[irq] === 1) {
+      this.again[irq] = 1;
+      return;
+    }
+    this.inFlow[irq] = 1;
+    const line = this.lines[irq]!;
+    line.mask();
+    for (let turn = 0; ; turn++) {
+      this.again[irq] = 0;
+      const handler = this.handlers[irq]!;
+      if (handler === null || this.depth[irq]! > 0) break;
+      if (turn === GIVE_UP) {
+        this.context.log(`irq ${irq}: nobody cared`);
+        this.depth[irq] = 1;
+        break;
+      }
+      const slot = irq * this.cpus + cpu;
+      this.counts[slot] = this.counts[slot]! + 1;
+      if (this.context.tap.observer !== null) this.observe(irq, intid);
+      handler.handleIrq();
+      if (this.handlers[irq] === null || this.depth[irq]! > 0) break;
+      line.unmask();
+      if (this.again[irq] === 0) break;
+      line.mask();
+    }
+    this.inFlow[irq] = 0;
   }
 
   /** request_irq. A `shared` handler joins others that are shared; the irq is unmasked with the first. */
@@ -218,22 +272,11 @@ export class IrqCore implements InterruptSink {
   }
 
   private unhandled(irq: number, intid: number): void {
-    if (this.level[irq] === 1) {
-      this.lines[irq]?.mask();
-      this.lines[irq]?.eoi?.();
-      this.context.log(`irq ${irq}: nobody cared`);
-      return;
-    }
     const which = irq === NO_IRQ ? `interrupt ${intid} belongs to no irq` : `irq ${irq} has no handler`;
     this.lose(Loss.NO_HANDLER, irq, which);
   }
 
   private arrivedDisabled(irq: number): void {
-    if (this.level[irq] === 1) {
-      this.lines[irq]?.mask();
-      this.lines[irq]?.eoi?.();
-      return;
-    }
     if (this.pending[irq] === 1) {
       this.ledger[Count.COALESCED]!++;
       return;
@@ -264,6 +307,8 @@ export class IrqCore implements InterruptSink {
     this.depth = grow(new Int32Array(size), this.depth);
     this.pending = grow(new Uint8Array(size), this.pending);
     this.level = grow(new Uint8Array(size), this.level);
+    this.inFlow = grow(new Uint8Array(size), this.inFlow);
+    this.again = grow(new Uint8Array(size), this.again);
     this.counts = grow(new Float64Array(size * this.cpus), this.counts);
   }
 }

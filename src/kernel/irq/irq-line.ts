@@ -8,6 +8,4 @@ export interface IrqLine {
   readonly level: boolean;
   mask(): void;
   unmask(): void;
-  /** End of interrupt: a level that is still asserted and not masked comes again. */
-  eoi?(): void;
 }

@@ -66,6 +66,7 @@ export class PciMsi implements PciIrqs {
     msi.remove([...msi.vectors].reverse());
     msi.parent.releaseDevice(dev);
     this.devices.delete(dev);
+    dev.restoreMsiState = null;
   }
 
   irqVector(dev: PciDev, index: number): number {
@@ -242,6 +243,7 @@ export class PciMsi implements PciIrqs {
       return result;
     }
     this.devices.set(dev, msi);
+    dev.restoreMsiState = () => this.restore(dev);
     setIntxDisabled(dev, true);
     for (let index = 0; index < entries; index++) table.setMask(index, true);
     table.flush();
@@ -266,6 +268,7 @@ export class PciMsi implements PciIrqs {
       return result;
     }
     this.devices.set(dev, msi);
+    dev.restoreMsiState = () => this.restore(dev);
     setIntxDisabled(dev, true);
     capability.setEnable(true);
     return 0;
