@@ -1,5 +1,10 @@
 /** Device models that a machine, exec and a vfio-user server can all carry. */
 export * from './bell.ts';
+export type { BarClaim, Capture } from './capture.ts';
+export { CaptureError } from './capture-error.ts';
+export { captureNames, openCapture, openDevice } from './capture-files.ts';
+export { parseLspci, parseSysfs } from './capture-text.ts';
+export * from './captured.ts';
 export * from './edu.ts';
 export type { DeviceOptions } from './options.ts';
 export * from './registry.ts';

@@ -216,7 +216,7 @@ type Fail = (field: string, why: string) => never;
 function checkBar(bar: BarSpec, index: number, bars: readonly (BarSpec | null)[], fail: Fail): void {
   const field = `bars[${index}]`;
   const smallest = bar.type === 'io' ? 4 : 16;
-  const largest = bar.type === 'io' ? 256 : bar.type === 'memory32' ? 2 ** 31 : 2 ** 43;
+  const largest = bar.type === 'io' ? 2 ** 16 : bar.type === 'memory32' ? 2 ** 31 : 2 ** 43;
   if (!Number.isInteger(Math.log2(bar.size)) || bar.size < smallest || bar.size > largest) {
     fail(`${field}.size`, `expected a power of two from ${smallest} to ${largest}, got ${bar.size}`);
   }

@@ -1,4 +1,5 @@
 /** A segment on a small machine, with a doorbell that writes down what arrives, and a model that declares whatever a test asks. */
+import { CapabilityId, findCapability, Msix } from '../../../arch/pci/index.ts';
 import { fromHalves } from '../../../ports/address.ts';
 import type { DoorbellPage, MsiController } from '../../../ports/bus.ts';
 import type { Iommu } from '../../../ports/iommu.ts';
@@ -9,6 +10,7 @@ import { SystemBus } from '../../bus.ts';
 import { RamMemory } from '../../memory.ts';
 import { createTap } from '../../tap.ts';
 import { JobQueue, SimClock } from '../../work.ts';
+import type { HostFunction } from '../function.ts';
 import { PciRoot } from '../root.ts';
 
 export const RAM = 0x80_0000_0000;
@@ -81,3 +83,34 @@ export function single(spec: Partial<FunctionSpec>) {
   made.root.start();
   return { ...made, model, fn };
 }
+
+/** COMMAND: memory and I/O decode, bus master. */
+export const ALL_ON = 0x7;
+
+/** Where a BAR is decoded. */
+export const barBase = (fn: HostFunction, index: number): number => fn.bars.windows[index]!.base;
+
+/** Offset of a capability in a function's configuration space. */
+export const capabilityOf = (fn: HostFunction, id: number): number =>
+  findCapability((offset, size) => fn.configRead(offset, size), id);
+
+export function enableMsix(fn: HostFunction, control = 0x8000): void {
+  fn.configWrite(capabilityOf(fn, CapabilityId.MSIX) + Msix.FLAGS, 2, control);
+}
+
+export const tableAddress = (fn: HostFunction, vector: number): number =>
+  barBase(fn, fn.msix!.tableBar) + fn.msix!.tableOffset + vector * 16;
+
+/** Gives vector `vector` a message by writes through the bus, and clears its mask. */
+export function program(fn: HostFunction, vector: number, data: number, address = BELL + 0x40): void {
+  const { bus } = fn.upstream;
+  const at = tableAddress(fn, vector);
+  bus.write32(at, address | 0);
+  bus.write32(at + 4, Math.floor(address / 2 ** 32));
+  bus.write32(at + 8, data);
+  bus.write32(at + 12, 0);
+}
+
+/** Sets or clears a vector's mask by a write through the bus. */
+export const maskVector = (fn: HostFunction, vector: number, masked: boolean): void =>
+  fn.upstream.bus.write32(tableAddress(fn, vector) + 12, masked ? 1 : 0);
