@@ -1,10 +1,10 @@
 /**
  * Ranges [start, end) that do not overlap, sorted, each with an integer of its owner's: what Linux keeps in an rb-tree
- * (type1's dma_list) or an interval tree. Two levels of typed arrays: chunks of up to 512 ranges, and the first start of each
+ * (type1's dma_list) or an interval tree. Two levels of typed arrays: chunks of up to 256 ranges, and the first start of each
  * chunk. It equals std::map from 100,000 ranges up (measured) and allocates only when a chunk splits.
  */
 
-const CAPACITY = 512;
+const CAPACITY = 256;
 /** A chunk below this is merged into a neighbour that has room, so that removals do not leave a trail of crumbs. */
 const SPARSE = CAPACITY / 8;
 

@@ -1,7 +1,7 @@
 /** errno with its reason: the simulated kernel answers as Linux does, and keeps the *why* that Linux does not give. */
 
 import type { Refusal } from '../ports/kernel.ts';
-import { ERRNO, type ErrnoName } from '../uapi/errno.ts';
+import { ERRNO, type ErrnoName, errnoName } from '../uapi/errno.ts';
 
 /** Keeps the last refusal; one per simulated kernel, cleared by the system call layer before each request. */
 export class RefusalLog {
@@ -22,5 +22,11 @@ export class RefusalLog {
       };
     }
     return -ERRNO[code];
+  }
+
+  /** Hands on the -errno of something below, with a sentence where that gave none. */
+  passOn(error: number, why: string): number {
+    this.last ??= { errno: -error, code: errnoName(error), request: this.request, why };
+    return error;
   }
 }
