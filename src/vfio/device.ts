@@ -1,0 +1,172 @@
+/** A device that this process owns. */
+import type { Kernel } from '../ports/kernel.ts';
+import {
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_RESET,
+  vfio_device_info,
+} from '../uapi/vfio-device.ts';
+import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX } from '../uapi/vfio-pci.ts';
+import { ConfigSpace } from './config-space.ts';
+import type { Container } from './container.ts';
+import { Doorbell } from './doorbell.ts';
+import { check, VfioError } from './error.ts';
+import { Feature } from './feature.ts';
+import type { Group } from './group.ts';
+import { type InterruptKind, Interrupts } from './interrupts.ts';
+import { queryRegion, Region } from './region.ts';
+import { askInfo } from './request.ts';
+import { Resource } from './resource.ts';
+
+export interface DeviceInfo {
+  readonly pci: boolean;
+  /** The device can be reset by itself. */
+  readonly resettable: boolean;
+  /** Regions and kinds of interrupts; indexes run from 0. */
+  readonly regions: number;
+  readonly irqs: number;
+}
+
+/**
+ * @example
+ * using device = openDevice(kernel, '0000:01:00.0');
+ * device.config.busMaster = true;
+ * const { vectors } = device.msix.enable(1);
+ * vectors[0]?.onInterrupt((count) => console.log(`${count} arrived`));
+ */
+export class Device extends Resource {
+  readonly kernel: Kernel;
+  readonly fd: number;
+  /** `0000:01:00.0` */
+  readonly name: string;
+  readonly group: Group;
+  readonly doorbell: Doorbell;
+  readonly #regions = new Map<number, Region>();
+  readonly #interrupts = new Map<InterruptKind, Interrupts>();
+  #config: ConfigSpace | null = null;
+
+  /** Made by {@link Group.openDevice}. */
+  constructor(kernel: Kernel, fd: number, name: string, group: Group) {
+    super();
+    this.kernel = kernel;
+    this.fd = fd;
+    this.name = name;
+    this.group = group;
+    this.doorbell = new Doorbell(
+      (id) => this.feature(id),
+      () => this.#granule(),
+    );
+  }
+
+  get label(): string {
+    return `device ${this.name}`;
+  }
+
+  /** What the device's memory is mapped into. @throws VfioError EINVAL once the group has left its container */
+  get container(): Container {
+    const { container } = this.group;
+    if (container !== null) return container;
+    throw new VfioError({ code: 'EINVAL', request: 'container', why: `${this.group.label} is in no container` });
+  }
+
+  /** @throws VfioError */
+  info(): DeviceInfo {
+    this.assertOpen('VFIO_DEVICE_GET_INFO');
+    const answer = askInfo(
+      this.kernel,
+      this.fd,
+      VFIO_DEVICE_GET_INFO,
+      'VFIO_DEVICE_GET_INFO',
+      vfio_device_info,
+      () => {},
+    );
+    const { flags, num_regions, num_irqs } = vfio_device_info.read(answer);
+    return {
+      pci: (flags & VFIO_DEVICE_FLAGS_PCI) !== 0,
+      resettable: (flags & VFIO_DEVICE_FLAGS_RESET) !== 0,
+      regions: num_regions,
+      irqs: num_irqs,
+    };
+  }
+
+  /** Back to power-on state; interrupts and mappings stay. @throws VfioError: EINVAL without a reset, EAGAIN when it is busy */
+  reset(): void {
+    this.assertOpen('VFIO_DEVICE_RESET');
+    check(this.kernel, this.kernel.ioctl(this.fd, VFIO_DEVICE_RESET), 'VFIO_DEVICE_RESET', (code) =>
+      code === 'EINVAL' ? { why: `${this.name} has no reset of its own` } : null,
+    );
+  }
+
+  /** @throws VfioError EINVAL for an index that the device does not have */
+  region(index: number): Region {
+    this.assertOpen('VFIO_DEVICE_GET_REGION_INFO');
+    const known = this.#regions.get(index);
+    if (known !== undefined) return known;
+    const region = this.adopt(new Region(this.kernel, this.fd, queryRegion(this.kernel, this.fd, index), this.name));
+    this.#regions.set(index, region);
+    return region;
+  }
+
+  /** BAR 0 to 5; of size 0 when the device lacks it. */
+  bar(index: number): Region {
+    return this.region(index);
+  }
+
+  get rom(): Region {
+    return this.region(VFIO_PCI_ROM_REGION_INDEX);
+  }
+
+  get config(): ConfigSpace {
+    this.#config ??= new ConfigSpace(this.region(VFIO_PCI_CONFIG_REGION_INDEX));
+    return this.#config;
+  }
+
+  get intx(): Interrupts {
+    return this.interrupts('intx');
+  }
+
+  get msi(): Interrupts {
+    return this.interrupts('msi');
+  }
+
+  get msix(): Interrupts {
+    return this.interrupts('msix');
+  }
+
+  /** Uncorrectable errors of PCI Express. */
+  get err(): Interrupts {
+    return this.interrupts('err');
+  }
+
+  /** The host wants the device back. */
+  get req(): Interrupts {
+    return this.interrupts('req');
+  }
+
+  /** @throws VfioError EBADF after close */
+  interrupts(kind: InterruptKind): Interrupts {
+    this.assertOpen('VFIO_DEVICE_GET_IRQ_INFO');
+    const known = this.#interrupts.get(kind);
+    if (known !== undefined) return known;
+    const interrupts = this.adopt(new Interrupts(this.kernel, this.fd, kind, this.name));
+    this.#interrupts.set(kind, interrupts);
+    return interrupts;
+  }
+
+  /** One feature by its number (`VFIO_DEVICE_FEATURE_DMA_BUF`). */
+  feature(id: number): Feature {
+    return new Feature(this.kernel, this.fd, id, (request) => this.assertOpen(request));
+  }
+
+  protected override release(): void {
+    this.kernel.close(this.fd);
+  }
+
+  /** The smallest thing that a doorbell can be mapped as: a page of the kernel or of the domain, whichever is larger. */
+  #granule(): number {
+    const { container } = this.group;
+    const smallest = container === null || container.iommu === null ? 0 : (container.info().pageSizes[0] ?? 0);
+    return Math.max(this.kernel.pageSize, smallest);
+  }
+}

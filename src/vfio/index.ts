@@ -1,0 +1,25 @@
+/** The user's side of VFIO, on the `Kernel` port alone: the same on the simulated kernel and on real Linux. */
+
+export { ConfigSpace } from './config-space.ts';
+export { Container, type DmaAccess, type MapDmaOptions } from './container.ts';
+export { Device, type DeviceInfo } from './device.ts';
+export { DmaBuffer } from './dma-buffer.ts';
+export { Doorbell, type DoorbellChoice, type DoorbellRange, type DoorbellState } from './doorbell.ts';
+export { VfioError, type VfioErrorDetails } from './error.ts';
+export { Feature } from './feature.ts';
+export { Group } from './group.ts';
+export { Interrupt, type InterruptListener } from './interrupt.ts';
+export {
+  type Enabled,
+  INTERRUPT_KINDS,
+  type InterruptKind,
+  Interrupts,
+  type InterruptsInfo,
+} from './interrupts.ts';
+export { type IommuInfo, type IovaRange, parseIommuInfo } from './iommu-info.ts';
+export type { IrqAction, IrqData } from './irq-set.ts';
+export { groupOf, openDevice } from './open-device.ts';
+export { type MappableArea, Region, type RegionInfo } from './region.ts';
+export { RegionMapping } from './region-mapping.ts';
+export { type GroupReservedRegion, parseReservedRegions, reservedRegions } from './reserved-regions.ts';
+export { Resource } from './resource.ts';
