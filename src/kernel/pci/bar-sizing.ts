@@ -10,15 +10,15 @@ export interface ConfigSpace {
 
 const ALL_ONES = 0xffff_ffff;
 
-/** Resources by index: BARs 0 to 5 (a bridge has two), then the ROM as index 6. Decoding is off while the registers hold all ones. */
-export function readBases(config: ConfigSpace, isBridge: boolean): PciResource[] {
+/** Resources by index: BARs 0 to 5 (a bridge has two), then the ROM as index 6. `ioBase` is where the host bridge shows port 0. Decoding is off while the registers hold all ones. */
+export function readBases(config: ConfigSpace, isBridge: boolean, ioBase = 0): PciResource[] {
   const command = config.configRead(Header.COMMAND, 2);
   const decode = Command.IO | Command.MEMORY;
   if ((command & decode) !== 0) config.configWrite(Header.COMMAND, 2, command & ~decode);
   const resources: PciResource[] = [];
   const bars = isBridge ? 2 : 6;
   for (let index = 0; index < 6; index += 1) {
-    const resource = index < bars ? readBar(config, index) : absent(index, 'memory');
+    const resource = index < bars ? readBar(config, index, ioBase) : absent(index, 'memory');
     resources.push(resource);
     if (!resource.is64) continue;
     index += 1;
@@ -50,15 +50,16 @@ function probe(config: ConfigSpace, offset: number, ones = ALL_ONES): { value: n
 /** The size that the sticking bits tell: their lowest one. */
 const lowestBit = (mask: bigint): number => Number(mask & -mask);
 
-function readBar(config: ConfigSpace, index: number): PciResource {
+function readBar(config: ConfigSpace, index: number, ioBase: number): PciResource {
   const offset = Header.BAR0 + 4 * index;
   const { value, mask } = probe(config, offset);
   if (mask === 0) return absent(index, 'memory');
   if ((mask & Bar.IO) !== 0) {
     const bits = mask & Bar.IO_MASK & 0xffff;
+    const port = (value & Bar.IO_MASK) >>> 0;
     return {
       ...absent(index, 'io'),
-      base: (value & Bar.IO_MASK) >>> 0,
+      base: port === 0 ? 0 : ioBase + port,
       size: bits === 0 ? 0 : lowestBit(BigInt(bits)),
     };
   }

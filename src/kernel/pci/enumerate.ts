@@ -3,9 +3,9 @@ import { Header, Header1, HeaderType } from '../../arch/pci/index.ts';
 import { type ConfigAccess, requesterId } from '../../ports/pci.ts';
 import { PciDevice } from './pci-device.ts';
 
-/** From bus 0: all functions of a bus in the order of device and function, then what is below each of its bridges. */
-export function enumeratePci(config: ConfigAccess, segment: number): PciDevice[] {
-  const scan: Scan = { config, segment, found: [], seen: new Set(), lastBus: 0 };
+/** From bus 0: all functions of a bus in the order of device and function, then what is below each of its bridges. `ioBase`: host-physical address of port 0. */
+export function enumeratePci(config: ConfigAccess, segment: number, ioBase = 0): PciDevice[] {
+  const scan: Scan = { config, segment, ioBase, found: [], seen: new Set(), lastBus: 0 };
   scanBus(scan, 0, null);
   return scan.found;
 }
@@ -13,6 +13,7 @@ export function enumeratePci(config: ConfigAccess, segment: number): PciDevice[]
 interface Scan {
   readonly config: ConfigAccess;
   readonly segment: number;
+  readonly ioBase: number;
   readonly found: PciDevice[];
   /** Buses already scanned: bridges that point at each other end here. */
   readonly seen: Set<number>;

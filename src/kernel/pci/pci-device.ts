@@ -41,11 +41,18 @@ export class PciDevice implements PciDev {
   locked = false;
   restoreMsiState: (() => void) | null = null;
   private readonly config: ConfigAccess;
+  private readonly capabilities = new Map<number, number>();
   /** All functions of the segment, this one included: who else a bus reset would hit. */
   private readonly siblings: readonly PciDevice[];
   private enableCount = 0;
 
-  constructor(config: ConfigAccess, address: PciAddress, parent: PciDevice | null, siblings: readonly PciDevice[]) {
+  constructor(
+    config: ConfigAccess,
+    address: PciAddress,
+    parent: PciDevice | null,
+    siblings: readonly PciDevice[],
+    ioBase = 0,
+  ) {
     this.config = config;
     this.siblings = siblings;
     this.address = address;
@@ -57,7 +64,7 @@ export class PciDevice implements PciDev {
     this.classCode = this.configRead(Header.REVISION, 4) >>> 8;
     this.isBridge = (this.configRead(Header.HEADER_TYPE, 1) & HeaderType.LAYOUT_MASK) === HeaderType.BRIDGE;
     this.configSize = this.readConfigSize();
-    this.resources = readBases(this, this.isBridge);
+    this.resources = readBases(this, this.isBridge, ioBase);
   }
 
   configRead(offset: number, size: number): number {
@@ -69,8 +76,13 @@ export class PciDevice implements PciDev {
     this.config.configWrite(this.requester, offset, size, size === 4 ? value >>> 0 : value);
   }
 
+  /** Lists of capabilities do not change, so each is walked once. */
   capability(id: number): number {
-    return findCapability(this.reader, id);
+    const known = this.capabilities.get(id);
+    if (known !== undefined) return known;
+    const offset = findCapability(this.reader, id);
+    this.capabilities.set(id, offset);
+    return offset;
   }
 
   extendedCapability(id: number): number {

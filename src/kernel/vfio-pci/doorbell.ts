@@ -40,7 +40,7 @@ import { moveVectors, type OwnedPage } from './doorbell-rewrite.ts';
 import { type DoorbellSetting, DoorbellSettings, type DoorbellTarget } from './doorbell-settings.ts';
 import { Stage1Doorbells } from './doorbell-stage1.ts';
 
-/** One open device's doorbell. vfio-pci makes it at the first open and closes it at the last close. */
+/** One device's doorbell. vfio-pci makes it with the device and closes it at each last close, which leaves it as new. */
 export class DoorbellControl implements UserDoorbell {
   readonly settings = new DoorbellSettings();
   private readonly context: KernelContext;
@@ -218,7 +218,6 @@ export class DoorbellControl implements UserDoorbell {
     this.owned.clear();
     this.settings.clear();
     this.stage1.clear();
-    setUserDoorbell(this.dev, null);
   }
 
   /** The context and domain that the device's MSIs pass now, or null. */

@@ -76,7 +76,6 @@ export class VfioMsi {
     const { state } = this;
     for (const vector of [...this.vectors.keys()]) this.tearDown(vector);
     state.withMemory(() => state.irqs.freeIrqVectors(state.dev));
-    state.dev.restoreMsiState = null;
     if (state.nointx) state.dev.intx(false);
     state.irqType = VFIO_PCI_NUM_IRQS;
   }
@@ -100,20 +99,8 @@ export class VfioMsi {
     });
     if (got < count) return got;
     state.irqType = index;
-    state.dev.restoreMsiState = () => this.rewriteAll(count);
     if (index === VFIO_PCI_MSI_IRQ_INDEX) state.msiQmax = Math.ceil(Math.log2(count));
     return 0;
-  }
-
-  /** pci_restore_msi_state's share of the MSI-X table: the messages that a reset wiped. */
-  private rewriteAll(count: number): void {
-    const { state } = this;
-    state.withMemory(() => {
-      for (let vector = 0; vector < count; vector += 1) {
-        const irq = state.irqs.irqVector(state.dev, vector);
-        if (irq > 0) state.irqs.rewriteMessage(irq);
-      }
-    });
   }
 
   /** vfio_msi_set_block: a failure tears down all of the block up to the failing vector, also what worked before. */
@@ -151,8 +138,12 @@ export class VfioMsi {
   /** vfio_msi_alloc_irq: an allocated vector's irq, or one more where the controller can. */
   private allocateVector(vector: number, index: number): number {
     const { state } = this;
+    const { refusals } = state.context;
+    const before = refusals.last;
     const irq = state.irqs.irqVector(state.dev, vector);
     if (irq > 0) return irq;
+    // Not there is no failure yet: what counts is whether one more can be had.
+    refusals.last = before;
     if (index === VFIO_PCI_MSIX_IRQ_INDEX && state.hasDynMsix) return state.irqs.msixAllocAt(state.dev, vector);
     const why = `vector ${vector} is beyond those that were enabled, and this host cannot add vectors to an enabled function`;
     return state.context.refusals.refuse(
