@@ -10,10 +10,17 @@ export interface TestContext extends KernelContext {
   readonly lines: string[];
 }
 
-export function testContext(
-  options: { pageSize?: number; abi?: 'linux-7.2' | 'belfry'; memory?: number } = {},
-): TestContext {
-  const memory = new RamMemory([{ base: 0x4000_0000, size: options.memory ?? 0x2000_0000 }]);
+export interface TestContextOptions {
+  readonly pageSize?: number;
+  readonly abi?: 'linux-7.2' | 'belfry';
+  /** RAM of another context, to make many in a row without an array of 64 MiB for each. */
+  readonly memory?: RamMemory;
+}
+
+export const testMemory = (): RamMemory => new RamMemory([{ base: 0x4000_0000, size: 0x2000_0000 }]);
+
+export function testContext(options: TestContextOptions = {}): TestContext {
+  const memory = options.memory ?? testMemory();
   const tap = createTap();
   const lines: string[] = [];
   return {

@@ -6,7 +6,7 @@ import type { IommuGroup } from '../iommu/iommu-group.ts';
 import { SimKernel } from '../kernel.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { ProcessOptions } from '../process.ts';
-import { type TestContext, testContext } from '../test-context.ts';
+import { type TestContext, type TestContextOptions, testContext } from '../test-context.ts';
 import type { VfioDeviceOps } from './device-ops.ts';
 import { vfioCheckFeature } from './feature.ts';
 import { Vfio } from './vfio-main.ts';
@@ -253,20 +253,15 @@ export function testDevice(name: string, group: TestGroup): PciDev {
   return dev;
 }
 
+export interface TestHostOptions extends TestContextOptions {
+  readonly groups?: number;
+  readonly units?: readonly TestUnit[];
+  readonly process?: ProcessOptions;
+}
+
 /** A kernel with `groups` groups of one device each: 0000:01:00.0 in group 0, 0000:02:00.0 in group 1, … */
-export function testHost(
-  options: {
-    groups?: number;
-    pageSize?: number;
-    units?: TestUnit[];
-    process?: ProcessOptions;
-    abi?: 'linux-7.2' | 'belfry';
-  } = {},
-) {
-  const context = testContext({
-    ...(options.pageSize === undefined ? {} : { pageSize: options.pageSize }),
-    ...(options.abi === undefined ? {} : { abi: options.abi }),
-  });
+export function testHost(options: TestHostOptions = {}) {
+  const context = testContext(options);
   const kernel = new SimKernel(context);
   const vfio = new Vfio(kernel);
   const events: string[] = [];

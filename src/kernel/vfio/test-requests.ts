@@ -2,7 +2,7 @@
 import type { UserBuffer } from '../../ports/kernel.ts';
 import * as uapi from '../../uapi/vfio.ts';
 import type { SimKernelClient } from '../client.ts';
-import { testHost } from './test-host.ts';
+import { type TestHostOptions, testHost } from './test-host.ts';
 
 export const READ = uapi.VFIO_DMA_MAP_FLAG_READ;
 export const WRITE = uapi.VFIO_DMA_MAP_FLAG_WRITE;
@@ -66,7 +66,7 @@ export function buffer(client: SimKernelClient, length: number): UserBuffer {
 }
 
 /** A host whose groups are all in one type1 container, with a buffer of 1 MiB. */
-export function attachedHost(options: Parameters<typeof testHost>[0] & { v1?: boolean } = {}) {
+export function attachedHost(options: TestHostOptions & { readonly v1?: boolean } = {}) {
   const host = testHost(options);
   const { client } = host;
   const container = client.open('/dev/vfio/vfio');

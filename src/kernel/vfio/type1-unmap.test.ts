@@ -20,7 +20,7 @@ function setUp(v1 = false) {
   };
   const raw = (
     fields: { argsz?: number; flags?: number; iova?: bigint | number; size?: bigint | number },
-    tail = new Uint8Array(0),
+    tail: Uint8Array = new Uint8Array(0),
   ) => {
     const bytes = new Uint8Array(24 + tail.length);
     uapi.vfio_iommu_type1_dma_unmap.patch(bytes, { argsz: bytes.length, ...fields });
