@@ -291,8 +291,7 @@ export class DoorbellControl implements UserDoorbell {
     if (error === 0) return 0;
     this.settings.put(target, old);
     for (const setting of fresh) if (setting !== null && !old.includes(setting)) setting.range?.drop();
-    for (const setting of changed) if (setting !== null) setting.range = null;
-    this.restore(old, site);
+    for (const setting of changed) setting?.range?.regain();
     return error;
   }
 
@@ -306,11 +305,6 @@ export class DoorbellControl implements UserDoorbell {
       setting.range = range;
     }
     return 0;
-  }
-
-  /** Takes back what was reserved a moment ago; nothing can have come between. */
-  private restore(settings: readonly (DoorbellSetting | null)[], site: DoorbellSite | null): void {
-    if (site !== null) this.hold(settings, site);
   }
 }
 
