@@ -7,6 +7,7 @@ import { fromHalves } from '../../ports/address.ts';
 import { Count, Loss, type LossCode } from '../../ports/ledger.ts';
 import type { FunctionSpec, PciAddress, PciFunction, PciPort } from '../../ports/pci.ts';
 import { requesterId } from '../../ports/pci.ts';
+import type { Tap } from '../../ports/tap.ts';
 import { Access, Status, Transaction } from '../../ports/transaction.ts';
 import type { Clock } from '../../ports/work.ts';
 import type { BarWindow } from './bar.ts';
@@ -35,11 +36,15 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
   readonly intx: IntxPin;
   readonly state: StateCapabilities;
   readonly clock: Clock;
-  /** Interrupts lost by this function's own doing are counted here too; see {@link Upstream.tap}. */
   readonly upstream: Upstream;
+  /** Has the topology a function that a request could reach before the IOMMU? Set when the segment starts. */
+  reachesPeers = false;
   private readonly place: FunctionPlace;
   private readonly tx = new Transaction();
   private readonly dma: DmaEngine;
+  // Held here as well, so that `raise` reaches them in one step.
+  private readonly tap: Tap;
+  private readonly ledger: Float64Array;
   private gate: number = Gate.CLOSED;
   private sending = false;
 
@@ -53,6 +58,10 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     this.config = config;
     const read = (offset: number, size: number): number => config.read(offset, size);
     const { ledger } = upstream.tap;
+    this.tap = upstream.tap;
+    this.ledger = ledger;
+    // Every message is a write of four bytes without a substream.
+    this.tx.access = Access.WRITE;
     const msi = findCapability(read, CapabilityId.MSI);
     const msix = findCapability(read, CapabilityId.MSIX);
     this.msi = msi === 0 ? null : new MsiCapability(config, msi, ledger, this);
@@ -103,8 +112,7 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
   }
 
   raise(vector: number): boolean {
-    const { ledger } = this.upstream.tap;
-    ledger[Count.SENT] += 1;
+    this.ledger[Count.SENT] += 1;
     if (this.gate === Gate.MSIX) {
       const msix = this.msix!;
       if (vector >= 0 && vector < msix.vectors) {
@@ -151,10 +159,7 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     tx.iovaHi = hi;
     tx.iovaLo = lo;
     tx.data = data;
-    tx.ssid = -1;
-    tx.size = 4;
-    tx.access = Access.WRITE;
-    if (upstream.tap.observer !== null) describeRaise(this, tx, vector, 'sent');
+    if (this.tap.observer !== null) describeRaise(this, tx, vector, 'sent');
     this.sending = true;
     let loss: number;
     try {
@@ -166,14 +171,14 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
   }
 
   private held(vector: number, first: boolean): boolean {
-    const { tap } = this.upstream;
+    const { tap } = this;
     if (!first) tap.ledger[Count.COALESCED] += 1;
     if (tap.observer !== null) describeRaise(this, this.message(vector), vector, first ? 'pending' : 'coalesced');
     return false;
   }
 
   private lose(loss: LossCode, vector: number): false {
-    const { tap } = this.upstream;
+    const { tap } = this;
     tap.ledger[Count.LOST + loss] += 1;
     if (tap.observer !== null) {
       if (loss === Loss.NOT_ENABLED || loss === Loss.BUS_MASTER_OFF) {

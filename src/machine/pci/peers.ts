@@ -27,6 +27,7 @@ export class PeerRouter {
     for (const bus of buses(root)) {
       for (const [devfn, each] of bus.functions) {
         const found = crossingsOf(bus, devfn, each);
+        each.reachesPeers = found.length > 0;
         if (found.length > 0) this.crossings.set(each, found);
       }
     }

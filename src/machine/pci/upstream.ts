@@ -18,7 +18,7 @@ export class Upstream {
   readonly clock: Clock;
   readonly bus: Bus;
   readonly iommu: Iommu | null;
-  /** null while no function of the segment has a peer that it could reach. */
+  /** null until the segment has started. */
   peers: PeerRouter | null = null;
   // The 4 KiB page last seen to be a doorbell's, so that an interrupt's end is known by one compare.
   private bellHi = 0;
@@ -34,8 +34,8 @@ export class Upstream {
 
   /** Sends an interrupt's write. Below zero: a controller has it. Otherwise the {@link Loss} that it ended in. */
   message(tx: Transaction, from: HostFunction): number {
-    if (this.peers !== null) {
-      const peer = this.peers.find(from, tx.iovaHi, tx.iovaLo);
+    if (from.reachesPeers) {
+      const peer = this.peers?.find(from, tx.iovaHi, tx.iovaLo) ?? null;
       if (peer !== null) {
         peer.write(peer.offsetOf(tx.iovaHi, tx.iovaLo), tx.size, tx.data);
         return Loss.PEER_TO_PEER;
