@@ -51,8 +51,11 @@ export interface IommuDriver {
   readonly coherent: boolean;
   /** Reserved regions that the driver itself advertises for a function, sorted by start. */
   reservedRegions(requester: number): readonly ReservedRegion[];
-  /** A new paging domain that `requester` can be attached to, or -errno. `stage` forces stage 1 or 2 where there is a choice. */
-  allocate(requester: number, stage?: 1 | 2): IommuDomain | number;
+  /**
+   * A new paging domain that `requester` can be attached to, or -errno. `stage` forces stage 1 or 2 where there is a choice;
+   * `type` dma is the host's own (the group's default domain). Default unmanaged.
+   */
+  allocate(requester: number, stage?: 1 | 2, type?: 'dma' | 'unmanaged'): IommuDomain | number;
   /** The driver's static domains. */
   readonly identity: IommuDomain;
   readonly blocked: IommuDomain;

@@ -2,7 +2,7 @@
 import { bits32 } from '../../arch/bits.ts';
 import { Op, SyncSignal } from '../../arch/smmuv3/commands.ts';
 import { Event, EventClass, encodeEvent } from '../../arch/smmuv3/events.ts';
-import { CommandError, GERROR, IRQ_CTRL } from '../../arch/smmuv3/registers.ts';
+import { CommandError, GERROR, IRQ_CTRL, SMMU_FRAME } from '../../arch/smmuv3/registers.ts';
 import { fromHalves, type Iova } from '../../ports/address.ts';
 import type { Bus, MmioTarget } from '../../ports/bus.ts';
 import type { Iommu } from '../../ports/iommu.ts';
@@ -28,14 +28,6 @@ import { permits, TableWalker } from './walker.ts';
 /** Slots of the configuration cache, direct-mapped by stream and substream. */
 const CONTEXTS = 1024;
 
-export interface SmmuOptions extends SmmuSpec {
-  readonly memory: PhysicalMemory;
-  /** Where a write that was stalled goes when software retries it; without one, `onResume` alone is told. */
-  readonly bus?: Bus;
-  readonly tap: Tap;
-  readonly name: string;
-}
-
 /** The wires of an SMMU: `eventq` when records wait, `gerror` when GERROR changed, `sync` for a CMD_SYNC that asks for one. */
 export type SmmuInterrupt = 'eventq' | 'gerror' | 'sync';
 
@@ -54,7 +46,9 @@ export class Smmu implements Iommu {
   /** Called when a stalled transaction went on (OK, after its write) or was refused. */
   onResume: ((tx: Transaction, status: StatusCode) => void) | null = null;
 
-  private readonly bus: Bus | null;
+  private readonly base: number;
+  /** Where a write that was stalled goes when software retries it. */
+  private bus: Bus | null = null;
   private readonly state: SmmuRegisters;
   private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
   private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
@@ -65,19 +59,19 @@ export class Smmu implements Iommu {
   private readonly reader: ConfigurationReader;
   private readonly invalidation: Invalidation;
 
-  /** @throws RangeError when the options describe no SMMU (see featuresOf). */
-  constructor(options: SmmuOptions) {
-    this.name = options.name;
-    this.memory = options.memory;
-    this.bus = options.bus ?? null;
-    this.tap = options.tap;
-    this.features = featuresOf(options);
-    this.walker = new TableWalker(options.memory);
-    this.reader = new ConfigurationReader(options.memory, this.features, this.walker, this.configuration, true);
+  /** @throws RangeError when the spec describes no SMMU (see featuresOf). */
+  constructor(spec: SmmuSpec, memory: PhysicalMemory, tap: Tap) {
+    this.name = `${spec.base.toString(16)}.smmuv3`;
+    this.base = spec.base;
+    this.memory = memory;
+    this.tap = tap;
+    this.features = featuresOf(spec);
+    this.walker = new TableWalker(memory);
+    this.reader = new ConfigurationReader(memory, this.features, this.walker, this.configuration, true);
     this.invalidation = new Invalidation(this.features, this.tlb, this.configuration, this.cached);
-    this.events = new EventQueue(options.memory, this.features.eventQueueLog2);
-    this.state = new SmmuRegisters(this.features, options.memory, this.events, {
-      name: `${options.name} registers`,
+    this.events = new EventQueue(memory, this.features.eventQueueLog2);
+    this.state = new SmmuRegisters(this.features, memory, this.events, {
+      name: `${this.name} registers`,
       enable: (on) => {
         this.contexts = on ? this.cached : this.nothing;
       },
@@ -86,6 +80,12 @@ export class Smmu implements Iommu {
       interrupt: (line) => this.onInterrupt?.(line),
     });
     this.registers = this.state;
+  }
+
+  /** Puts the registers at their physical address. */
+  attach(bus: Bus): void {
+    this.bus = bus;
+    bus.map(this.base, SMMU_FRAME, this.registers);
   }
 
   translate(tx: Transaction): StatusCode {
@@ -164,17 +164,18 @@ export class Smmu implements Iommu {
     const lo = tx.iovaLo;
     const index = tlbIndex(hi, lo, context.hash);
     if (
-      context.regime !== Regime.NESTED &&
       tlb.tagLo[index] === ((lo & -4096) | context.regime) &&
       tlb.tagHi[index] === hi &&
       tlb.tagId[index] === context.id
     ) {
-      // The entry is there and does not permit it: hardware does not walk again to see whether the tables changed.
-      walker.stage2 = context.regime === Regime.S2;
-      walker.class = EventClass.IN;
-      walker.ipaHi = hi;
-      walker.ipaLo = lo;
-      return Event.F_PERMISSION;
+      if (permits(tlb.perms[index], tx.access)) {
+        tx.paHi = tlb.paHi[index];
+        tx.paLo = tlb.paLo[index] | (lo & 4095);
+        return 0;
+      }
+      // Hardware that has the entry does not walk again to see whether the tables changed. An entry of both stages does not
+      // say which of them refuses: that takes a walk.
+      if (context.regime !== Regime.NESTED) return this.refusedByEntry(context, hi, lo);
     }
     const s1 = stage1Of(context, hi);
     if (s1 === undefined) {
@@ -191,6 +192,15 @@ export class Smmu implements Iommu {
     tx.paHi = walker.outHi;
     tx.paLo = walker.outLo;
     return 0;
+  }
+
+  private refusedByEntry(context: StreamContext, hi: number, lo: number): number {
+    const { walker } = this;
+    walker.stage2 = context.regime === Regime.S2;
+    walker.class = EventClass.IN;
+    walker.ipaHi = hi;
+    walker.ipaLo = lo;
+    return Event.F_PERMISSION;
   }
 
   private refuseConfiguration(tx: Transaction, fault: ConfigurationFault): StatusCode {

@@ -1,0 +1,236 @@
+/** The SMMUv3 driver: programs the SMMU through its registers and through tables and queues in memory (arm-smmu-v3.c). */
+
+import { hi32, lo32 } from '../../../arch/bits.ts';
+import { CD_SIZE } from '../../../arch/smmuv3/cd.ts';
+import { CFGI, command, Op } from '../../../arch/smmuv3/commands.ts';
+import { CR0, CR2, GBPA_ABORT, GBPA_UPDATE, IRQ_CTRL, Reg } from '../../../arch/smmuv3/registers.ts';
+import type { SmmuSpec } from '../../../machine/spec.ts';
+import { hex, highHalf } from '../../../ports/address.ts';
+import type { Iommu, IommuDomain, IommuDriver, ReservedRegion } from '../../../ports/iommu.ts';
+import type { Job } from '../../../ports/work.ts';
+import type { KernelContext } from '../../context.ts';
+import { PagingDomain } from '../paging-domain.ts';
+import { chooseGranule, lpaeFormat } from '../pgtable-format.ts';
+import { sortRegions } from '../reserved.ts';
+import { StaticDomain } from '../static-domain.ts';
+import { TagAllocator } from '../tag-allocator.ts';
+import { SmmuCommandQueue } from './command-queue.ts';
+import { stage1Descriptor, stage1Entry, stage2Entry } from './entries.ts';
+import { describeEvent, SmmuEventQueue } from './event-queue.ts';
+import { SmmuInvalidation } from './invalidation.ts';
+import { probeSmmu, type SmmuProbe } from './probe.ts';
+import { abortEntry, bypassEntry, SmmuStreamTable } from './stream-table.ts';
+
+/** MSI_IOVA_BASE and MSI_IOVA_LENGTH. */
+export const SW_MSI: ReservedRegion = { start: 0x800_0000, end: 0x80f_ffff, type: 'sw-msi' };
+
+const VA_BITS = 48;
+/** Linux's queues end at 2^(PAGE_SHIFT + MAX_PAGE_ORDER) bytes. */
+const EVENT_LOG2_LIMIT = 17;
+/** One page of commands: the SMMU here never lags. */
+const COMMAND_LOG2 = 8;
+
+/** A stream as the driver knows it. */
+interface Master {
+  readonly sid: number;
+  /** Physical address of the stream table entry. */
+  readonly entry: number;
+  domain: IommuDomain;
+  /** The frame of its context descriptors, and which of its 64 slots is in use. */
+  descriptors: number;
+  slot: number;
+}
+
+export class ArmSmmuV3Driver implements IommuDriver {
+  readonly name = 'arm-smmu-v3';
+  readonly iommu: Iommu;
+  readonly coherent: boolean;
+  readonly identity: IommuDomain;
+  readonly blocked: IommuDomain;
+  readonly probe: SmmuProbe;
+  readonly commands: SmmuCommandQueue;
+  /** Logs and drops the events that wait: what the interrupt's thread does. Post it when the SMMU asserts `eventq`. */
+  readonly eventJob: Job = { run: () => this.drainEvents((record) => this.logEvent(record)) };
+  private readonly context: KernelContext;
+  private readonly spec: SmmuSpec;
+  private readonly base: number;
+  private readonly granule: number;
+  private readonly streams: SmmuStreamTable;
+  private readonly events: SmmuEventQueue;
+  private readonly invalidation: SmmuInvalidation;
+  private readonly asids: TagAllocator;
+  private readonly vmids: TagAllocator;
+  private readonly masters = new Map<number, Master>();
+
+  /**
+   * Probes and resets the SMMU whose registers the bus has at `spec.base`; `spec` stands for what firmware says of it
+   * (reserved regions, CANWBS). @throws RangeError when memory is exhausted, as a probe that fails.
+   */
+  constructor(context: KernelContext, spec: SmmuSpec, iommu: Iommu) {
+    this.context = context;
+    this.spec = spec;
+    this.base = spec.base;
+    this.iommu = iommu;
+    const probe = probeSmmu(context.bus, spec.base);
+    this.probe = probe;
+    this.coherent = probe.coherent;
+    this.granule = chooseGranule(probe.granules, context.pageSize);
+    this.asids = new TagAllocator(probe.asidBits);
+    this.vmids = new TagAllocator(probe.vmidBits);
+    this.commands = new SmmuCommandQueue(context, spec.base, Math.min(COMMAND_LOG2, probe.commandQueueLog2));
+    this.events = new SmmuEventQueue(context, spec.base, Math.min(EVENT_LOG2_LIMIT, probe.eventQueueLog2));
+    this.streams = new SmmuStreamTable(context, probe.sidBits, probe.twoLevelStreams);
+    this.invalidation = new SmmuInvalidation(this.commands, probe.rangeInvalidation, this.asids, this.vmids);
+    this.identity = new StaticDomain(context, 'identity', 2 ** probe.oas - 1);
+    this.blocked = new StaticDomain(context, 'blocked', 2 ** probe.oas - 1);
+    this.reset();
+  }
+
+  /** The window for the kernel's own doorbell mappings, then what firmware says. */
+  reservedRegions(_requester: number): readonly ReservedRegion[] {
+    return sortRegions([SW_MSI, ...this.spec.reserved]);
+  }
+
+  allocate(_requester: number, stage?: 1 | 2, type: 'dma' | 'unmanaged' = 'unmanaged'): PagingDomain | number {
+    const { probe, context } = this;
+    const chosen = stage ?? (probe.stage1 ? 1 : 2);
+    if (!(chosen === 1 ? probe.stage1 : probe.stage2)) {
+      return context.refusals.refuse('EOPNOTSUPP', `${this.iommu.name} has no stage ${chosen}`);
+    }
+    const tags = chosen === 1 ? this.asids : this.vmids;
+    const tag = tags.take();
+    if (tag < 0) return context.refusals.refuse('ENOSPC', `all ${chosen === 1 ? 'ASIDs' : 'VMIDs'} are in use`);
+    const format = lpaeFormat(chosen, Math.log2(this.granule), chosen === 1 ? VA_BITS : probe.oas, probe.oas);
+    const { invalidation } = this;
+    try {
+      return new PagingDomain({
+        context,
+        owner: this,
+        type,
+        stage: chosen,
+        format,
+        tag,
+        invalidation,
+        enforceCoherency: this.spec.canwbs,
+      });
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      tags.give(tag);
+      return context.refusals.refuse('ENOMEM', error.message);
+    }
+  }
+
+  attach(requester: number, domain: IommuDomain): number {
+    const { refusals } = this.context;
+    const master = this.masters.get(requester) ?? this.addMaster(requester);
+    if (typeof master === 'number') return master;
+    if (domain === this.blocked || domain === this.identity) {
+      this.install(master, domain === this.blocked ? abortEntry() : bypassEntry(), domain);
+      this.dropDescriptors(master);
+      return 0;
+    }
+    if (!(domain instanceof PagingDomain) || domain.owner !== this) {
+      return refusals.refuse('EINVAL', `the domain is not one of ${this.iommu.name}`);
+    }
+    const features = { oas: this.probe.oas, stall: false };
+    if (domain.stage === 2) {
+      this.install(master, stage2Entry(domain, features), domain);
+      this.dropDescriptors(master);
+      return 0;
+    }
+    return this.attachStage1(master, domain);
+  }
+
+  drainEvents(each: (record: readonly bigint[]) => void): number {
+    return this.events.drain(each);
+  }
+
+  logEvent(record: readonly bigint[]): void {
+    for (const line of describeEvent(this.iommu.name, record)) this.context.log(line);
+  }
+
+  /** What a stream translates through; null before its first attach. */
+  domainOf(requester: number): IommuDomain | null {
+    return this.masters.get(requester)?.domain ?? null;
+  }
+
+  /** Physical address of a stream's table entry: for people and for tests that tamper with it. -1 before its first attach. */
+  entryOf(requester: number): number {
+    return this.masters.get(requester)?.entry ?? -1;
+  }
+
+  /** A fresh descriptor beside the old one: the stream moves over with one word of its entry. */
+  private attachStage1(master: Master, domain: PagingDomain): number {
+    const { memory, refusals } = this.context;
+    if (master.descriptors < 0) {
+      const frame = memory.allocate(4096);
+      if (frame === null) return refusals.refuse('ENOMEM', 'no memory for context descriptors');
+      master.descriptors = frame;
+    }
+    const slot = master.slot === 0 ? 1 : 0;
+    const at = master.descriptors + slot * CD_SIZE;
+    const features = { oas: this.probe.oas, stall: false };
+    stage1Descriptor(domain, features).forEach((word, i) => {
+      memory.write64(at + i * 8, lo32(word), hi32(word));
+    });
+    this.install(master, stage1Entry(at, features), domain);
+    master.slot = slot;
+    return 0;
+  }
+
+  private install(master: Master, entry: readonly bigint[], domain: IommuDomain): void {
+    this.streams.write(master.entry, entry, () => {
+      this.commands.pushWords(command(CFGI, { Opcode: Op.CFGI_STE, StreamID: master.sid, Leaf: 1 }));
+      this.commands.sync();
+    });
+    master.domain = domain;
+  }
+
+  private dropDescriptors(master: Master): void {
+    if (master.descriptors < 0) return;
+    this.context.memory.free(master.descriptors, 4096);
+    master.descriptors = -1;
+    master.slot = -1;
+  }
+
+  private addMaster(sid: number): Master | number {
+    const { refusals } = this.context;
+    const entry = this.streams.entry(sid);
+    if (entry === -1) return refusals.refuse('ERANGE', `stream id ${hex(sid)} is beyond ${this.probe.sidBits} bits`);
+    if (entry < 0) return refusals.refuse('ENOMEM', 'no memory for a stream table');
+    const master: Master = { sid, entry, domain: this.blocked, descriptors: -1, slot: -1 };
+    this.masters.set(sid, master);
+    return master;
+  }
+
+  /** arm_smmu_device_reset: nothing passes until the tables stand. */
+  private reset(): void {
+    this.write(Reg.GBPA, GBPA_ABORT | GBPA_UPDATE);
+    this.write(Reg.CR0, 0);
+    this.write(Reg.CR2, CR2.RECINVSID | CR2.PTM);
+    this.write64(Reg.STRTAB_BASE, this.streams.base);
+    this.write(Reg.STRTAB_BASE_CFG, this.streams.configuration);
+    this.write64(Reg.CMDQ_BASE, this.commands.base + this.commands.log2);
+    this.write(Reg.CMDQ_PROD, 0);
+    this.write(Reg.CMDQ_CONS, 0);
+    this.write(Reg.CR0, CR0.CMDQEN);
+    this.commands.pushWords(command(CFGI, { Opcode: Op.CFGI_STE_RANGE, Range: 31 }));
+    this.commands.push(Op.TLBI_NSNH_ALL, 0, 0, 0);
+    this.commands.sync();
+    this.write64(Reg.EVTQ_BASE, this.events.base + this.events.log2);
+    this.write(Reg.EVTQ_PROD, 0);
+    this.write(Reg.EVTQ_CONS, 0);
+    this.write(Reg.CR0, CR0.CMDQEN | CR0.EVENTQEN);
+    this.write(Reg.IRQ_CTRL, IRQ_CTRL.EVENTQ | IRQ_CTRL.GERROR);
+    this.write(Reg.CR0, CR0.CMDQEN | CR0.EVENTQEN | CR0.SMMUEN);
+  }
+
+  private write(offset: number, value: number): void {
+    this.context.bus.write32(this.base + offset, value | 0);
+  }
+
+  private write64(offset: number, value: number): void {
+    this.write(offset, value | 0);
+    this.write(offset + 4, highHalf(value));
+  }
+}

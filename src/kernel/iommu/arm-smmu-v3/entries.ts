@@ -1,0 +1,78 @@
+/** The stream table entries and context descriptors that the driver writes (arm_smmu_make_s1_cd, arm_smmu_make_s2_domain_ste). */
+import { pack } from '../../../arch/bits.ts';
+import { encodeSl0 } from '../../../arch/lpae/geometry.ts';
+import { CD, CD_WORDS, MAIR_LINUX, TG0 } from '../../../arch/smmuv3/cd.ts';
+import { encodeAddressSize } from '../../../arch/smmuv3/registers.ts';
+import { S1Dss, S1Fmt, STE, STE_WORDS, SteConfig } from '../../../arch/smmuv3/ste.ts';
+import type { PagingDomain } from '../paging-domain.ts';
+
+/** Write-back, read- and write-allocate; inner shareable. */
+const CACHED = 1;
+const INNER_SHAREABLE = 3;
+
+/** What entries need to know of the SMMU. */
+export interface EntryFeatures {
+  readonly oas: number;
+  readonly stall: boolean;
+}
+
+/** A field's own value from an address: the field begins at bit `low`. */
+const address = (pa: number, low: number): bigint => BigInt(pa) >> BigInt(low);
+
+export function stage1Descriptor(domain: PagingDomain, features: EntryFeatures): bigint[] {
+  const { format } = domain;
+  return pack(CD, CD_WORDS, {
+    T0SZ: 64 - format.inputBits,
+    TG0: TG0[2 ** format.granuleShift],
+    IR0: CACHED,
+    OR0: CACHED,
+    SH0: INNER_SHAREABLE,
+    EPD1: 1,
+    V: 1,
+    IPS: encodeAddressSize(features.oas),
+    AA64: 1,
+    S: features.stall ? 1 : 0,
+    R: 1,
+    A: 1,
+    ASET: 1,
+    ASID: domain.tag,
+    TTB0: address(domain.table.base, CD.TTB0.low),
+    MAIR: MAIR_LINUX,
+  });
+}
+
+/** `table`: physical address of the context descriptor. */
+export function stage1Entry(table: number, features: EntryFeatures): bigint[] {
+  return pack(STE, STE_WORDS, {
+    V: 1,
+    Config: SteConfig.S1,
+    S1Fmt: S1Fmt.LINEAR,
+    S1ContextPtr: address(table, STE.S1ContextPtr.low),
+    S1DSS: S1Dss.SSID0,
+    S1CIR: CACHED,
+    S1COR: CACHED,
+    S1CSH: INNER_SHAREABLE,
+    S1STALLD: features.stall ? 0 : 1,
+  });
+}
+
+export function stage2Entry(domain: PagingDomain, features: EntryFeatures): bigint[] {
+  const { format } = domain;
+  return pack(STE, STE_WORDS, {
+    V: 1,
+    Config: SteConfig.S2,
+    SHCFG: 1,
+    S2VMID: domain.tag,
+    S2T0SZ: 64 - format.inputBits,
+    S2SL0: encodeSl0(format.granuleShift, format.startLevel),
+    S2IR0: CACHED,
+    S2OR0: CACHED,
+    S2SH0: INNER_SHAREABLE,
+    S2TG: TG0[2 ** format.granuleShift],
+    S2PS: encodeAddressSize(features.oas),
+    S2AA64: 1,
+    S2PTW: 1,
+    S2R: 1,
+    S2TTB: address(domain.table.base, STE.S2TTB.low),
+  });
+}
