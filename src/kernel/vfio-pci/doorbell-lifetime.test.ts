@@ -301,13 +301,20 @@ describe('rule 16: armed vectors move', () => {
     const domain = host.domain(dev);
     const order: string[] = [];
     const { bus } = host.context;
-    const [map, unmap, write, sync] = [domain.map.bind(domain), domain.unmap.bind(domain), bus.write32.bind(bus), domain.sync.bind(domain)];
+    const [map, unmap, write, sync] = [
+      domain.map.bind(domain),
+      domain.unmap.bind(domain),
+      bus.write32.bind(bus),
+      domain.sync.bind(domain),
+    ];
     domain.map = (...given) => [order.push('map'), map(...given)][1] as number;
     domain.unmap = (...given) => [order.push('unmap'), unmap(...given)][1] as number;
     domain.sync = () => void [order.push('sync'), sync()];
     bus.write32 = (pa, value) => {
       const field = ['lo', 'hi', 'data', 'mask'][((pa - dev.table) / 4) % 4];
-      order.push(`${Math.floor((pa - dev.table) / 16)} ${field === 'mask' ? (value === 1 ? 'mask' : 'unmask') : field}`);
+      order.push(
+        `${Math.floor((pa - dev.table) / 16)} ${field === 'mask' ? (value === 1 ? 'mask' : 'unmask') : field}`,
+      );
       write(pa, value);
     };
     host.set(dev, { iova: 0xa00_0000 });
@@ -512,7 +519,9 @@ describe('rule 18: how it ends', () => {
     const domain = host.domain(dev);
     const order: string[] = [];
     domain.onUnmap = () => {
-      order.push(`unmap, enable ${host.msixControl(shared) >> 15}, live ${host.live(shared, 0) || host.live(shared, 1)}`);
+      order.push(
+        `unmap, enable ${host.msixControl(shared) >> 15}, live ${host.live(shared, 0) || host.live(shared, 1)}`,
+      );
       order.push(`reserved ${host.type1.reservations.length}, events ${host.parent.active.size}`);
     };
     const sync = domain.sync.bind(domain);
@@ -639,5 +648,21 @@ describe('rule 19: where no IOVA can stand for the doorbell', () => {
     const ioas = new FakeIoas();
     expect(outcome(attach(host, dev, ioas, ioas.hwpt(new FakeDomain('nested'))))).toBe('EOPNOTSUPP');
     expect(host.refusal()).toBe('EOPNOTSUPP pt_id');
+  });
+});
+
+describe('a device that is attached to nothing while its vectors are allocated', () => {
+  it('EBUSY: there is no domain in which they could move', () => {
+    const host = new DoorbellHost();
+    const dev = host.bell();
+    const ioas = new FakeIoas();
+    attach(host, dev, ioas);
+    host.set(dev, { iova: 0x900_0000 });
+    host.enable(dev, 1);
+    detach(dev);
+    expect(host.refused(dev, { iova: 0xa00_0000 })).toBe('EBUSY index');
+    expect(host.refused(dev, { size: 0 })).toBe('EBUSY index');
+    host.msi.freeIrqVectors(dev);
+    expect(host.set(dev, { iova: 0xa00_0000 })).toBe(0);
   });
 });

@@ -275,6 +275,10 @@ export class DoorbellControl implements UserDoorbell {
       const why = `${this.dev.name} cannot mask its MSI messages one by one, and they are enabled`;
       return this.context.refusals.refuse('EBUSY', why, 'index', 'disable the interrupts first');
     }
+    if (armed.length > 0 && site === null) {
+      const why = `vectors of ${this.dev.name} are allocated, and it is attached to nothing that they could move in`;
+      return this.context.refusals.refuse('EBUSY', why, 'index', 'attach the device, or disable its interrupts');
+    }
     const old = this.settings.take(target);
     const before = armed.map(({ desc }) => this.settings.of(target.mode, desc.index));
     const keep = (setting: DoorbellSetting | null): boolean =>

@@ -29,7 +29,8 @@ export function mapDeviceMemory(context: KernelContext, domains: readonly IommuD
     const error = domain.map(memory.iova, memory.pa, memory.size, memory.prot);
     if (error < 0) {
       unmapDeviceMemory(domains.slice(0, done), memory.iova, memory.size);
-      return error;
+      const what = `iova ${hex(memory.iova)} + ${hex(memory.size)} could not be mapped onto ${hex(memory.pa)}`;
+      return context.refusals.passOn(error, `${what}: the page table refused`);
     }
   }
   return 0;

@@ -27,6 +27,11 @@ export class DoorbellRange implements IovaSpan {
     if (--this.holders === 0) this.owner.remove(this);
   }
 
+  /** Takes back a `drop` of a moment ago, unchecked: what came to stand in between has gone again. */
+  regain(): void {
+    if (this.holders++ === 0) this.owner.add(this);
+  }
+
   get start(): number {
     return this.iova;
   }
@@ -63,11 +68,15 @@ export class DoorbellRanges implements TakenRanges {
         const why = `iova ${hex(iova)} + ${hex(size)} overlaps ${obstacle}`;
         return this.context.refusals.refuse('EADDRINUSE', why, 'iova');
       }
-      this.list.push(range);
-      this.dma.reserve(range.start, range.end);
     }
-    range.holders++;
+    range.regain();
     return range;
+  }
+
+  /** Of DoorbellRange: the first holder came. */
+  add(range: DoorbellRange): void {
+    this.list.push(range);
+    this.dma.reserve(range.start, range.end);
   }
 
   /** Of DoorbellRange: nobody holds it any more. */

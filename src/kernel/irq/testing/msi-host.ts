@@ -1,4 +1,5 @@
 /** A kernel's interrupt side over the fakes: devices are added, enabled, rung, and looked at as hardware would. */
+import type { MmioTarget } from '../../../ports/bus.ts';
 import { ERRNO, errnoName } from '../../../uapi/errno.ts';
 import { type TestContext, testContext } from '../../test-context.ts';
 import { IrqCore } from '../irq-core.ts';
@@ -6,7 +7,22 @@ import { PciMsi } from '../pci-msi.ts';
 import type { DoorbellPolicy } from '../prepare.ts';
 import { FakeDev, type FakeDevOptions, FakeGroup, FakeParent } from './fakes.ts';
 
-const RAM = 0x4000_0000;
+/** Bus addresses of the functions' BARs. */
+const BARS = 0x1_0000_0000;
+
+/** The BAR of an MSI-X table: plain words, zero until they are written. */
+class TableWords implements MmioTarget {
+  readonly name = 'msi-x table';
+  private readonly words = new Map<number, number>();
+
+  read(offset: number): number {
+    return this.words.get(offset) ?? 0;
+  }
+
+  write(offset: number, _size: number, value: number): void {
+    this.words.set(offset, value | 0);
+  }
+}
 
 export interface TableEntry {
   readonly address: number;
@@ -35,7 +51,9 @@ export class MsiHost {
   /** A device in a group of its own, attached to nothing. */
   add(options: FakeDevOptions = { msix: 4 }): FakeDev & { readonly iommuGroup: FakeGroup } {
     const group = new FakeGroup(this.devs.length);
-    const dev = new FakeDev(this.devs.length + 1, group, RAM + this.devs.length * 0x1_0000, options);
+    const table = BARS + this.devs.length * 0x1_0000;
+    this.context.bus.map(table, 0x1_0000, new TableWords());
+    const dev = new FakeDev(this.devs.length + 1, group, table, options);
     group.devices.push(dev);
     this.devs.push(dev);
     return dev as FakeDev & { readonly iommuGroup: FakeGroup };

@@ -62,21 +62,32 @@ export class FakeIoas implements DmaContext {
 }
 
 export class DoorbellHost extends MsiHost {
-  readonly kernel: SimKernel;
-  readonly client: SimKernelClient;
   type1: VfioIommuType1;
-  private readonly scratch: UserBuffer;
+  private user: { readonly client: SimKernelClient; readonly scratch: UserBuffer } | null = null;
   /** Pages that disappeared under an unmasked vector whose stream still saw them. */
   readonly violations: string[] = [];
 
   constructor(options: ConstructorParameters<typeof MsiHost>[0] = {}) {
     super(options);
-    this.kernel = new SimKernel(this.context);
-    this.client = new SimKernelClient(this.kernel);
     this.type1 = this.container();
-    const scratch = this.client.allocate(0x1_0000);
+  }
+
+  get client(): SimKernelClient {
+    return this.owner.client;
+  }
+
+  private get scratch(): UserBuffer {
+    return this.owner.scratch;
+  }
+
+  /** A process with a page for its structs, made when it is needed. */
+  private get owner(): { readonly client: SimKernelClient; readonly scratch: UserBuffer } {
+    if (this.user !== null) return this.user;
+    const client = new SimKernelClient(new SimKernel(this.context));
+    const scratch = client.allocate(0x1_0000);
     if (typeof scratch === 'number') throw new Error('no memory');
-    this.scratch = scratch;
+    this.user = { client, scratch };
+    return this.user;
   }
 
   container(): VfioIommuType1 {
