@@ -1,0 +1,3 @@
+/** Formats of x86 interrupts: messages, and the interrupt remapping of VT-d. */
+export * from './msi.ts';
+export * from './remapping.ts';
