@@ -200,6 +200,8 @@ describe('why a mapping is refused, on a kernel that says only EINVAL', () => {
     expect(caught(() => container.map(0, 0, 1)).message).toBe(
       'VFIO_IOMMU_MAP_DMA: EINVAL: its own reason (size); so do that',
     );
+    kernel.reason = { errno: 9, code: 'EBADF', request: 'x', why: 'of an earlier request' };
+    expect(caught(() => container.map(0, 0, 1)).why).toBe('a field has a value that the kernel does not take here');
   });
 });
 

@@ -141,7 +141,9 @@ export class Container extends Resource {
     const bytes = vfio_iommu_type1_dma_map.bytes({ argsz, flags, vaddr: address, iova, size: length });
     this.assertOpen('VFIO_IOMMU_MAP_DMA');
     const result = this.kernel.ioctl(this.fd, VFIO_IOMMU_MAP_DMA, bytes);
-    check(this.kernel, result, 'VFIO_IOMMU_MAP_DMA', (code) => explainMap(code, this, { iova, address, length }));
+    check(this.kernel, result, 'VFIO_IOMMU_MAP_DMA', (code) =>
+      this.kernel.refusal() === null ? explainMap(code, this, { iova, address, length }) : null,
+    );
     this.#mappings.set(iova, length);
   }
 

@@ -102,7 +102,7 @@ export class Device extends Resource {
   region(index: number): Region {
     this.assertOpen('VFIO_DEVICE_GET_REGION_INFO');
     const known = this.#regions.get(index);
-    if (known !== undefined) return known;
+    if (known !== undefined && !known.isClosed) return known;
     const region = this.adopt(new Region(this.kernel, this.fd, queryRegion(this.kernel, this.fd, index), this.name));
     this.#regions.set(index, region);
     return region;
@@ -148,7 +148,7 @@ export class Device extends Resource {
   interrupts(kind: InterruptKind): Interrupts {
     this.assertOpen('VFIO_DEVICE_GET_IRQ_INFO');
     const known = this.#interrupts.get(kind);
-    if (known !== undefined) return known;
+    if (known !== undefined && !known.isClosed) return known;
     const interrupts = this.adopt(new Interrupts(this.kernel, this.fd, kind, this.name));
     this.#interrupts.set(kind, interrupts);
     return interrupts;

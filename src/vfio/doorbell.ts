@@ -6,16 +6,16 @@ import {
   VFIO_DEVICE_FEATURE_BELFRY_DOORBELL_BYPASS,
   vfio_device_feature_belfry_doorbell,
 } from '../uapi/belfry.ts';
-import { VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX } from '../uapi/vfio-pci.ts';
+import { VFIO_PCI_MSIX_IRQ_INDEX } from '../uapi/vfio-pci.ts';
 import { roundDown } from './choose-iova.ts';
 import type { Feature } from './feature.ts';
 
 export interface DoorbellRange {
-  /** Whose vectors; left out: MSI-X. */
-  readonly kind?: 'msi' | 'msix';
+  /** VFIO_PCI_MSI_IRQ_INDEX or VFIO_PCI_MSIX_IRQ_INDEX; left out: MSI-X. */
+  readonly index?: number;
   /** First vector; left out: 0. */
   readonly start?: number;
-  /** Vectors; 0 or left out: the default of the kind. */
+  /** Vectors; 0 or left out: the default of the index. */
   readonly count?: number;
 }
 
@@ -73,8 +73,8 @@ export class Doorbell {
   }
 
   /** What vector `start` holds. @throws VfioError */
-  get(start = 0, kind: 'msi' | 'msix' = 'msix'): DoorbellState {
-    const answer = this.#feature.get(payload({ kind, start, count: 0 }, 0, 0), explain);
+  get(start = 0, index = VFIO_PCI_MSIX_IRQ_INDEX): DoorbellState {
+    const answer = this.#feature.get(payload({ index, start }, 0, 0), explain);
     const { flags, iova, size } = vfio_device_feature_belfry_doorbell.read(answer);
     return {
       address: toIova(iova),
@@ -85,8 +85,8 @@ export class Doorbell {
   }
 }
 
-function payload({ kind = 'msix', start = 0, count = 0 }: DoorbellRange, iova: number, size: number): Uint8Array {
-  const index = kind === 'msi' ? VFIO_PCI_MSI_IRQ_INDEX : VFIO_PCI_MSIX_IRQ_INDEX;
+function payload(range: DoorbellRange, iova: number, size: number): Uint8Array {
+  const { index = VFIO_PCI_MSIX_IRQ_INDEX, start = 0, count = 0 } = range;
   return vfio_device_feature_belfry_doorbell.bytes({ index, start, count, iova, size });
 }
 
@@ -98,7 +98,7 @@ function explain(code: string): { why: string; hint?: string } | null {
     };
   }
   if (code === 'EADDRINUSE')
-    return { why: 'the range is mapped, reserved, or partly another doorbell’s', hint: 'choose another' };
+    return { why: 'the range is mapped, reserved, or partly that of another doorbell', hint: 'choose another' };
   if (code === 'EOPNOTSUPP') return { why: 'the platform does not translate the doorbell: there is nothing to choose' };
   return null;
 }

@@ -44,7 +44,7 @@ export class VfioError extends Error {
   }
 }
 
-/** What the library itself can say of a refusal; asked only when the kernel does not say why. */
+/** What the library itself can say of a refusal. Where the kernel says why, only the hint is taken. */
 export type Explain = (code: string) => Omit<VfioErrorDetails, 'code' | 'request'> | null;
 
 /** Passes `result` through, or throws what a negative one means. @throws VfioError */
@@ -57,10 +57,10 @@ export function check(kernel: Kernel, result: number, request: string, explain?:
 export function refused(kernel: Kernel, result: number, request: string, explain?: Explain): VfioError {
   const code = errnoName(result);
   const refusal = kernel.refusal();
-  if (refusal !== null && refusal.errno === -result) {
-    return new VfioError({ code, request, why: refusal.why, field: refusal.field, hint: refusal.hint });
-  }
   const known = explain?.(code) ?? null;
+  if (refusal !== null && refusal.errno === -result) {
+    return new VfioError({ code, request, why: refusal.why, field: refusal.field, hint: refusal.hint ?? known?.hint });
+  }
   return new VfioError({ code, request, ...(known ?? { why: MEANING[code] ?? 'the kernel refused it' }) });
 }
 

@@ -29,7 +29,6 @@ export class Group extends Resource {
   readonly number: number;
   readonly fd: number;
   #container: Container | null = null;
-  readonly #devices = new Set<Device>();
 
   private constructor(kernel: Kernel, number: number, fd: number) {
     super();
@@ -107,14 +106,11 @@ export class Group extends Resource {
     this.assertOpen('VFIO_GROUP_GET_DEVICE_FD');
     const result = this.kernel.ioctl(this.fd, VFIO_GROUP_GET_DEVICE_FD, text);
     const fd = check(this.kernel, result, 'VFIO_GROUP_GET_DEVICE_FD', (code) => this.#explainOpenDevice(code, name));
-    const device = this.adopt(new Device(this.kernel, fd, name.split(' ')[0]!, this));
-    this.#devices.add(device);
-    return device;
+    return this.adopt(new Device(this.kernel, fd, name.split(' ')[0]!, this));
   }
 
   closeDevices(): void {
-    for (const device of [...this.#devices].reverse()) device.close();
-    this.#devices.clear();
+    this.closeChildren();
   }
 
   protected override release(): void {

@@ -23,6 +23,8 @@ export class Interrupt extends Resource {
   readonly #listeners = new Set<InterruptListener>();
   readonly #streams = new Set<Stream>();
   #stopWatching: (() => void) | null = null;
+  /** Arrived at an iterator that was left before it gave them out. */
+  #kept = 0;
   #fd: number;
 
   /** Made by {@link Interrupts.enable}. */
@@ -47,7 +49,7 @@ export class Interrupt extends Resource {
   /** Takes what arrived and answers how many, without waiting. @throws VfioError EBADF after close */
   take(): number {
     this.assertOpen('read(eventfd)');
-    return this.eventfd.drain();
+    return this.#collect();
   }
 
   /** Calls `listener` whenever interrupts arrived. Returns the way to stop. @throws VfioError EBADF after close */
@@ -69,8 +71,9 @@ export class Interrupt extends Resource {
 
   /** Yields the number that arrived, each time some did; ends when the interrupt is disabled or closed. */
   [Symbol.asyncIterator](): AsyncIterableIterator<number> {
-    const stream = new Stream((ended) => {
+    const stream = new Stream((ended, undelivered) => {
       this.#streams.delete(ended);
+      if (this.#streams.size === 0 && this.#listeners.size === 0) this.#kept += undelivered;
       this.#rest();
     });
     if (this.isClosed) {
@@ -130,21 +133,27 @@ export class Interrupt extends Resource {
   }
 
   #deliver(): void {
-    const count = this.eventfd.drain();
+    const count = this.#collect();
     if (count === 0) return;
     for (const stream of this.#streams) stream.push(count);
     for (const listener of [...this.#listeners]) listener(count);
+  }
+
+  #collect(): number {
+    const count = this.#kept + this.eventfd.drain();
+    this.#kept = 0;
+    return count;
   }
 }
 
 /** An async iterator that adds up what arrives while nobody awaits. */
 class Stream implements AsyncIterableIterator<number> {
-  readonly #onEnd: (stream: Stream) => void;
+  readonly #onEnd: (stream: Stream, undelivered: number) => void;
   #waiting: ((result: IteratorResult<number>) => void)[] = [];
   #arrived = 0;
   #ended = false;
 
-  constructor(onEnd: (stream: Stream) => void) {
+  constructor(onEnd: (stream: Stream, undelivered: number) => void) {
     this.#onEnd = onEnd;
   }
 
@@ -156,12 +165,9 @@ class Stream implements AsyncIterableIterator<number> {
     first({ done: false, value: this.#takeAll() });
   }
 
+  /** No more will come; what did come is still given out. */
   end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    for (const resolve of this.#waiting) resolve({ done: true, value: undefined });
-    this.#waiting = [];
-    this.#onEnd(this);
+    this.#finish(0);
   }
 
   next(): Promise<IteratorResult<number>> {
@@ -170,13 +176,22 @@ class Stream implements AsyncIterableIterator<number> {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
+  /** The reader leaves; what it did not take goes back. */
   return(): Promise<IteratorResult<number>> {
-    this.end();
+    this.#finish(this.#takeAll());
     return Promise.resolve({ done: true, value: undefined });
   }
 
   [Symbol.asyncIterator](): this {
     return this;
+  }
+
+  #finish(undelivered: number): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const resolve of this.#waiting) resolve({ done: true, value: undefined });
+    this.#waiting = [];
+    this.#onEnd(this, undelivered);
   }
 
   #takeAll(): number {

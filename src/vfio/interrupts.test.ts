@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { Device } from './device.ts';
 import type { Interrupt } from './interrupt.ts';
@@ -181,6 +182,44 @@ describe('arrivals', () => {
     expect([interrupt.take(), interrupt.take()]).toEqual([1, 0]);
     interrupt.close();
     expect(caught(() => interrupt.take()).code).toBe('EBADF');
+  });
+
+  it('loses none, whenever readers come and go', async () => {
+    const step = fc.constantFrom('signal', 'next', 'pause', 'start', 'leave');
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 24 }), async (steps) => {
+        const { interrupt, eventfd } = one();
+        let signalled = 0;
+        let taken = 0;
+        let stream: AsyncIterator<number> | null = null;
+        const asked: Promise<void>[] = [];
+        const run: Record<string, () => unknown> = {
+          signal: () => {
+            signalled++;
+            eventfd.signal();
+          },
+          start: () => {
+            stream ??= interrupt[Symbol.asyncIterator]();
+          },
+          next: () => {
+            const result = stream?.next().then(({ done, value }) => {
+              taken += done === true ? 0 : value;
+            });
+            if (result !== undefined) asked.push(result);
+          },
+          leave: () => {
+            void stream?.return?.();
+            stream = null;
+          },
+          pause: () => Promise.resolve(),
+        };
+        for (const name of steps) await run[name]!();
+        run['leave']!();
+        await Promise.all(asked);
+        expect(taken + interrupt.take()).toBe(signalled);
+      }),
+      { numRuns: 1000 },
+    );
   });
 
   it('goes back to sleep when the last listener left', () => {
