@@ -9,7 +9,6 @@ import {
   EXTENDED_CAPABILITIES,
   EXTENDED_CONFIG_SIZE,
   Express,
-  ExpressFlags,
   ExpressType,
   ExtendedCapabilityId,
   extendedHeader,
@@ -182,9 +181,6 @@ function bridgeConfig(kind: BridgeKind, acs: boolean, express: boolean): ConfigS
   if (express) {
     const at = list.add(CapabilityId.EXPRESS, Express.LENGTH_V2);
     writeExpressCommon(config, at, IDS[kind].type, 0);
-    if (kind === 'root-port' || kind === 'switch-downstream') {
-      config.set(at + Express.FLAGS, 2, config.read(at + Express.FLAGS, 2) | ExpressFlags.SLOT);
-    }
   }
   if (acs && express) {
     config.set(EXTENDED_CAPABILITIES, 4, extendedHeader(ExtendedCapabilityId.ACS, 1, 0));

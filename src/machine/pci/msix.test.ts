@@ -185,6 +185,19 @@ describe('reset', () => {
     expect(ledger[Count.PENDING]).toBe(1);
   });
 
+  it('FLR by the advanced features capability of conventional PCI', () => {
+    const captured = new Uint8Array(256);
+    // Capabilities list; at 0x40 advanced features (id 0x13, 6 bytes) with transactions pending and FLR.
+    captured.set([0x34, 0x12, 0x78, 0x56], 0);
+    captured.set([0x10], 0x06);
+    captured.set([0x40], 0x34);
+    captured.set([0x13, 0x00, 0x06, 0x03], 0x40);
+    const { fn, model } = single({ captured });
+    fn.configWrite(0x04, 2, 0x4);
+    fn.configWrite(0x44, 1, 0x1);
+    expect([model.resets, fn.configRead(0x04, 2), fn.configRead(0x44, 1)]).toEqual([1, 0, 0]);
+  });
+
   it('without FLR in its capability the bit does nothing', () => {
     const { fn, model } = withTable(
       1,
