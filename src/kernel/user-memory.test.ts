@@ -45,6 +45,14 @@ describe('user memory', () => {
     expect(pinned.runs[0].pa % 0x20_0000).toBe(0);
   });
 
+  it('is one view up to 64 MiB, whatever was allocated before', () => {
+    const { memory } = setUp();
+    for (const length of [0x100_0000, 0x300_0000, 0x123_4000, 0x400_0000]) {
+      const address = memory.allocate(length);
+      expect(memory.view(address, length)?.length).toBe(length);
+    }
+  });
+
   it('EFAULT: beyond the mapping, below it, and writes of read-only memory', () => {
     const { memory } = setUp();
     const readOnly = memory.allocate(4096, 4096, false);

@@ -11,8 +11,11 @@ import { type Vma, VmaList } from './vma.ts';
 const FIRST_ADDRESS = 0x10_0000_0000;
 /** End of user space with 47 bits. */
 const TASK_SIZE = 0x7fff_ffff_f000;
-/** From this length on memory is aligned to blocks of 2 MiB, as transparent huge pages make it. */
-const HUGE = 0x20_0000;
+/**
+ * Memory is aligned to its own size, up to this: so it lies within one array of the machine's RAM and is one view, and the IOMMU can use blocks,
+ * as with transparent huge pages.
+ */
+const LARGEST_ALIGNMENT = 0x400_0000;
 
 const EFAULT = -ERRNO.EFAULT;
 
@@ -30,7 +33,7 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
   /** Zeroed anonymous memory: its address, or -ENOMEM. `length` is rounded up to pages. */
   allocate(length: number, alignment = this.pageSize, write = true): number {
     const size = Math.ceil(length / this.pageSize) * this.pageSize;
-    const natural = size >= HUGE ? Math.max(alignment, HUGE) : Math.max(alignment, this.pageSize);
+    const natural = Math.max(alignment, this.pageSize, Math.min(2 ** Math.ceil(Math.log2(size)), LARGEST_ALIGNMENT));
     const start = this.place(size, natural);
     if (start === null) return -ERRNO.ENOMEM;
     const block =

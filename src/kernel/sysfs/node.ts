@@ -63,7 +63,10 @@ export function control(read: (() => string) | null, write: (process: Process, t
     : { kind: 'file', mode: 0o644, read: () => `${read()}\n`, write };
 }
 
+/** Numbers by value, before names. */
 function byNumberThenName(a: string, b: string): number {
-  const numbers = Number(a) - Number(b);
-  return Number.isNaN(numbers) ? (a < b ? -1 : 1) : numbers;
+  const [left, right] = [Number(a), Number(b)];
+  if (Number.isNaN(left) !== Number.isNaN(right)) return Number.isNaN(left) ? 1 : -1;
+  if (!Number.isNaN(left) && left !== right) return left - right;
+  return a < b ? -1 : 1;
 }

@@ -1,0 +1,39 @@
+/** /sys/module/<name>/parameters: what can be set while the kernel runs. */
+import type { ModuleParameters } from '../context.ts';
+import type { RefusalLog } from '../refusal.ts';
+import { control, type DirectoryNode, directory, type TreeNode } from './node.ts';
+
+export function modulesDirectory(modules: ModuleParameters, refusals: RefusalLog): DirectoryNode {
+  const nodes = new Map<string, TreeNode>(
+    Object.entries(modules).map(([name, parameters]: [string, Record<string, boolean | number>]) => {
+      const entries = new Map(Object.keys(parameters).map((key) => [key, parameter(parameters, key, refusals)]));
+      return [name, directory(() => ({ parameters: directory(() => entries) }))];
+    }),
+  );
+  return directory(() => nodes);
+}
+
+function parameter(parameters: Record<string, boolean | number>, key: string, refusals: RefusalLog): TreeNode {
+  const show = (): string => {
+    const value = parameters[key];
+    return typeof value === 'number' ? String(value) : value ? 'Y' : 'N';
+  };
+  return control(show, (_process, text) => {
+    const parsed = typeof parameters[key] === 'number' ? parseNumber(text.trim()) : parseBool(text.trim());
+    if (parsed === null) return refusals.refuse('EINVAL', `${JSON.stringify(text)} is no value for ${key}`);
+    parameters[key] = parsed;
+    return 0;
+  });
+}
+
+/** kstrtobool. */
+function parseBool(text: string): boolean | null {
+  if (/^([y1t]|on)/i.test(text)) return true;
+  return /^([n0f]|of)/i.test(text) ? false : null;
+}
+
+/** kstrtouint with base 0, for decimal and hexadecimal. */
+function parseNumber(text: string): number | null {
+  const value = /^(0x[0-9a-f]+|[0-9]+)$/i.test(text) ? Number(text) : Number.NaN;
+  return value <= 0xffff_ffff ? value : null;
+}
