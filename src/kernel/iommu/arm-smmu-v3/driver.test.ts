@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { Count } from '../../../ports/ledger.ts';
 import { type IommuDomain, Prot } from '../../../ports/iommu.ts';
+import { Count } from '../../../ports/ledger.ts';
 import { Access, Status } from '../../../ports/transaction.ts';
 import type { PagingDomain } from '../paging-domain.ts';
 import { smmuHost } from '../testing.ts';
@@ -99,7 +99,9 @@ describe('ArmSmmuV3Driver', () => {
     const a = paging(driver.allocate(SID, 1));
     const b = paging(driver.allocate(SID, 1));
     const c = paging(driver.allocate(SID, 2));
-    [a, b, c].forEach((domain, i) => expect(domain.map(0x1000, 0x4000_0000 + i * 0x1000, 0x1000, Prot.READ | Prot.WRITE)).toBe(0));
+    [a, b, c].forEach((domain, i) => {
+      expect(domain.map(0x1000, 0x4000_0000 + i * 0x1000, 0x1000, Prot.READ | Prot.WRITE)).toBe(0);
+    });
     const expected = new Map<IommuDomain, number | null>([
       [a, 0x4000_0000],
       [b, 0x4000_1000],

@@ -1,0 +1,8 @@
+/** IOMMU drivers, domains and groups of the simulated kernel. */
+export { ArmSmmuV3Driver, SW_MSI } from './arm-smmu-v3/driver.ts';
+export { describeEvent } from './arm-smmu-v3/event-queue.ts';
+export { type GroupCallbacks, PciIommuGroup } from './group.ts';
+export { IommuGroups, type IommuGroupsOptions } from './groups.ts';
+export type { IommuGroup } from './iommu-group.ts';
+export { PagingDomain } from './paging-domain.ts';
+export { mergeRegions, resvRegionText } from './reserved.ts';
