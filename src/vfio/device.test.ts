@@ -236,7 +236,7 @@ describe('the doorbell', () => {
         bytes.set(hexBytes('18000000 01000000 0000010000000000')); // 64 KiB
         return 0;
       });
-    expect(openScripted(kernel).doorbell.set({ iova: 0x0809_f040n, index: 1, start: 2, count: 3 })).toEqual({
+    expect(openScripted(kernel).doorbell.set({ iova: 0x0809_f040n, kind: 'msi', start: 2, count: 3 })).toEqual({
       iova: 0x0809_0000,
       size: 0x1_0000,
     });

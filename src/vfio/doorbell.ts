@@ -6,16 +6,16 @@ import {
   VFIO_DEVICE_FEATURE_BELFRY_DOORBELL_BYPASS,
   vfio_device_feature_belfry_doorbell,
 } from '../uapi/belfry.ts';
-import { VFIO_PCI_MSIX_IRQ_INDEX } from '../uapi/vfio-pci.ts';
+import { VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX } from '../uapi/vfio-pci.ts';
 import { roundDown } from './choose-iova.ts';
 import type { Feature } from './feature.ts';
 
 export interface DoorbellRange {
-  /** VFIO_PCI_MSI_IRQ_INDEX or VFIO_PCI_MSIX_IRQ_INDEX; left out: MSI-X. */
-  readonly index?: number;
+  /** Whose vectors; left out: MSI-X. */
+  readonly kind?: 'msi' | 'msix';
   /** First vector; left out: 0. */
   readonly start?: number;
-  /** Vectors; 0 or left out: the default of the index. */
+  /** Vectors; 0 or left out: the default of the kind. */
   readonly count?: number;
 }
 
@@ -73,8 +73,8 @@ export class Doorbell {
   }
 
   /** What vector `start` holds. @throws VfioError */
-  get(start = 0, index = VFIO_PCI_MSIX_IRQ_INDEX): DoorbellState {
-    const answer = this.#feature.get(payload({ index, start }, 0, 0), explain);
+  get(start = 0, kind: 'msi' | 'msix' = 'msix'): DoorbellState {
+    const answer = this.#feature.get(payload({ kind, start }, 0, 0), explain);
     const { flags, iova, size } = vfio_device_feature_belfry_doorbell.read(answer);
     return {
       address: toIova(iova),
@@ -86,7 +86,8 @@ export class Doorbell {
 }
 
 function payload(range: DoorbellRange, iova: number, size: number): Uint8Array {
-  const { index = VFIO_PCI_MSIX_IRQ_INDEX, start = 0, count = 0 } = range;
+  const { kind = 'msix', start = 0, count = 0 } = range;
+  const index = kind === 'msi' ? VFIO_PCI_MSI_IRQ_INDEX : VFIO_PCI_MSIX_IRQ_INDEX;
   return vfio_device_feature_belfry_doorbell.bytes({ index, start, count, iova, size });
 }
 
