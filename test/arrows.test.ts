@@ -29,7 +29,13 @@ const FLOORS: Readonly<Record<string, number>> = {
 };
 
 /** Packages that a room may import besides Node's own modules. Everything else is a surprise for whoever installs us. */
-const PACKAGES: Readonly<Record<string, readonly string[]>> = { machine: ['zod'], vmm: ['zod'], devices: ['zod'], host: ['zod'], cli: ['zod'] };
+const PACKAGES: Readonly<Record<string, readonly string[]>> = {
+  machine: ['zod'],
+  vmm: ['zod'],
+  devices: ['zod'],
+  host: ['zod'],
+  cli: ['zod'],
+};
 
 /** Floor 0 knows nothing of the platform that it runs on, and nor does what a browser must be able to load. */
 const WITHOUT_NODE = new Set(['uapi', 'arch', 'ports', 'machine', 'devices', 'trace', 'kernel', 'vfio', 'vmm']);
@@ -63,7 +69,8 @@ const imports: Import[] = filesBelow(source).flatMap((path) => {
 });
 
 const isTest = (file: string): boolean => file.endsWith('.test.ts') || file.includes('/testing/');
-const roomOf = (entry: Import): string => relative(source, join(source, dirname(entry.file), entry.target)).split(sep)[0] as string;
+const roomOf = (entry: Import): string =>
+  relative(source, join(source, dirname(entry.file), entry.target)).split(sep)[0] as string;
 const inside = imports.filter((entry) => entry.target.startsWith('.'));
 const outside = imports.filter((entry) => !entry.target.startsWith('.'));
 
@@ -86,7 +93,12 @@ describe('the arrows', () => {
   });
 
   it('uapi and arch import nothing but themselves, ports nothing but itself', () => {
-    const wrong = imports.filter((entry) => FLOORS[entry.room] === 0 && !isTest(entry.file) && (!entry.target.startsWith('.') || roomOf(entry) !== entry.room));
+    const wrong = imports.filter(
+      (entry) =>
+        FLOORS[entry.room] === 0 &&
+        !isTest(entry.file) &&
+        (!entry.target.startsWith('.') || roomOf(entry) !== entry.room),
+    );
     expect(wrong.map((entry) => `${entry.file} -> ${entry.target}`)).toEqual([]);
   });
 
@@ -98,7 +110,9 @@ describe('the arrows', () => {
   });
 
   it('the simulator runs anywhere: its rooms import nothing of Node', () => {
-    const wrong = outside.filter((entry) => WITHOUT_NODE.has(entry.room) && !isTest(entry.file) && entry.target.startsWith('node:'));
+    const wrong = outside.filter(
+      (entry) => WITHOUT_NODE.has(entry.room) && !isTest(entry.file) && entry.target.startsWith('node:'),
+    );
     expect(wrong.map((entry) => `${entry.file} -> ${entry.target}`)).toEqual([]);
   });
 });

@@ -86,6 +86,13 @@ const gic = z.strictObject({
         base: bytes,
         deviceBits: z.int().min(1).max(32).default(16),
         eventBits: z.int().min(1).max(32).default(16),
+        devices: z
+          .array(
+            z
+              .string()
+              .regex(/^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, 'expected a function such as "0000:01:00.0"'),
+          )
+          .default([]),
       }),
     )
     .optional(),

@@ -67,7 +67,13 @@ export interface GicSpec {
   readonly spis: number;
   /** Bits of an LPI's interrupt id, 14 to 24 (GICD_TYPER.IDbits + 1). */
   readonly lpiBits?: number;
-  readonly its?: readonly { readonly base: number; readonly deviceBits: number; readonly eventBits: number }[];
+  /** `devices`: functions whose messages this ITS takes (`0000:02:00.0`); the first ITS takes all that no other names. */
+  readonly its?: readonly {
+    readonly base: number;
+    readonly deviceBits: number;
+    readonly eventBits: number;
+    readonly devices: readonly string[];
+  }[];
   readonly v2m?: readonly { readonly base: number; readonly spiBase: number; readonly spiCount: number }[];
 }
 

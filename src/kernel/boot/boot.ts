@@ -1,0 +1,165 @@
+/** Boots a simulated Linux on a machine: probes what is there, in Linux' order, and binds drivers. */
+import type { Machine } from '../../machine/machine.ts';
+import type { SlotSpec } from '../../machine/spec.ts';
+import { Command, Header } from '../../arch/pci/index.ts';
+import type { IommuDriver } from '../../ports/iommu.ts';
+import { pciName } from '../../ports/pci.ts';
+import { VFIO_DEVICE_FEATURE_BELFRY_DOORBELL } from '../../uapi/index.ts';
+import { SimKernelClient } from '../client.ts';
+import { defaultModuleParameters, type KernelContext, type ModuleParameters } from '../context.ts';
+import { ArmSmmuV3Driver, IommuGroups } from '../iommu/index.ts';
+import { createDmaCookie } from '../irq/dma-cookie.ts';
+import { IrqCore } from '../irq/irq-core.ts';
+import { setMsiCookie } from '../irq/msi-cookie.ts';
+import { PciMsi } from '../irq/pci-msi.ts';
+import type { DoorbellPolicy } from '../irq/prepare.ts';
+import { type LocalProcess, SimKernel } from '../kernel.ts';
+import { createKvm, type Kvm } from '../kvm/index.ts';
+import { enumeratePci } from '../pci/enumerate.ts';
+import type { PciDevice } from '../pci/pci-device.ts';
+import type { ProcessOptions } from '../process.ts';
+import { RefusalLog } from '../refusal.ts';
+import { Vfio } from '../vfio/vfio-main.ts';
+import { VfioPciCore } from '../vfio-pci/core.ts';
+import { DoorbellControl } from '../vfio-pci/doorbell.ts';
+import { type InterruptPlatform, probeInterrupts } from './interrupts.ts';
+import { KernelLog } from './kernel-log.ts';
+
+export interface BootOptions {
+  /** What the VFIO ABI speaks; default `belfry`. Foreign programs get `linux-7.2`. */
+  readonly abi?: 'linux-7.2' | 'belfry';
+  /** `none`: the kernel before the RFC. Default `kernel`. */
+  readonly doorbellPolicy?: DoorbellPolicy;
+  /** `vfio_iommu_type1.allow_unsafe_interrupts` and `iommufd.allow_unsafe_interrupts`. */
+  readonly allowUnsafeInterrupts?: boolean;
+}
+
+/** A running host: a machine with a kernel on it. */
+export class Host {
+  readonly machine: Machine;
+  readonly context: KernelContext;
+  readonly kernel: SimKernel;
+  readonly log = new KernelLog();
+  readonly irqs: IrqCore;
+  readonly msi: PciMsi;
+  readonly vfio: Vfio;
+  readonly kvm: Kvm;
+  readonly iommuDriver: IommuDriver | null;
+  readonly groups: IommuGroups | null;
+  readonly pciDevices: readonly PciDevice[];
+  private readonly platform: InterruptPlatform;
+
+  constructor(machine: Machine, options: BootOptions) {
+    this.machine = machine;
+    this.context = this.makeContext(options);
+    const { context } = this;
+    this.kernel = new SimKernel(context);
+    this.irqs = new IrqCore(context, machine.spec.cpus);
+    this.platform = probeInterrupts(machine, context, this.irqs);
+    this.pciDevices = enumeratePci(machine.pci, machine.spec.pci.segment, machine.spec.pci.io.base);
+    this.wirePins();
+    this.msi = new PciMsi(context, this.irqs, {
+      parentOf: (dev) => this.platform.msiParent(dev),
+      doorbellPolicy: options.doorbellPolicy ?? 'kernel',
+    });
+    this.iommuDriver = this.probeIommu();
+    this.groups = this.iommuDriver === null ? null : this.makeGroups(this.iommuDriver);
+    this.vfio = new Vfio(this.kernel);
+    this.kvm = createKvm(context, { architecture: machine.spec.architecture });
+    this.kernel.mount('/dev/kvm', { kind: 'device', mode: 0o660, uid: 0, open: () => this.kvm.openFile() });
+    this.bindDrivers();
+  }
+
+  /** A new process, and the Kernel port as it sees it. */
+  process(options: ProcessOptions = {}): { process: LocalProcess; kernel: SimKernelClient } {
+    const process = this.kernel.createProcess(options);
+    return { process, kernel: new SimKernelClient(this.kernel, process) };
+  }
+
+  private makeContext({ abi = 'belfry', allowUnsafeInterrupts = false }: BootOptions): KernelContext {
+    const { memory, bus, tap, work, clock, spec } = this.machine;
+    const modules: ModuleParameters = defaultModuleParameters();
+    modules.vfio_iommu_type1.allow_unsafe_interrupts = allowUnsafeInterrupts;
+    modules.iommufd.allow_unsafe_interrupts = allowUnsafeInterrupts;
+    const log = (line: string): void => this.log.write(line);
+    return { abi, pageSize: spec.pageSize, memory, bus, tap, work, clock, refusals: new RefusalLog(), modules, log };
+  }
+
+  private probeIommu(): IommuDriver | null {
+    const { iommu } = this.machine.spec;
+    const hardware = this.machine.iommu;
+    if (iommu === null || hardware === null) return null;
+    if (iommu.type === 'intel-vtd') throw new Error('x86');
+    return new ArmSmmuV3Driver(this.context, iommu, hardware);
+  }
+
+  private makeGroups(driver: IommuDriver): IommuGroups {
+    const groups = new IommuGroups(this.context, driver, {
+      isBoundToHostDriver: (dev) => dev.driver !== null && dev.driver !== 'vfio-pci' && dev.driver !== 'pcieport',
+    });
+    groups.setMsiIsolated((dev) => this.platform.msiParent(dev)?.isolated ?? false);
+    const result = groups.addAll(this.pciDevices);
+    if (result < 0) throw new Error(`IOMMU groups did not come up: errno ${-result}`);
+    for (const group of groups.groups) {
+      if (group.defaultDomain.type !== 'dma') continue;
+      setMsiCookie(group.defaultDomain, createDmaCookie(this.context, group.defaultDomain, group.reservedRegions()));
+    }
+    return groups;
+  }
+
+  private wirePins(): void {
+    for (const dev of this.pciDevices) {
+      const pin = dev.configRead(Header.INTERRUPT_PIN, 1);
+      if (pin >= 1 && pin <= 4) dev.irq = this.platform.pinIrq(...this.swizzle(dev, pin));
+    }
+  }
+
+  /** pci_common_swizzle: the device number on the root bus, and the pin as it arrives there. */
+  private swizzle(dev: PciDevice, pin: number): [number, number] {
+    let at: PciDevice['parent'] | PciDevice = dev;
+    let rotated = pin;
+    for (; at.parent !== null; at = at.parent) rotated = ((rotated - 1 + at.address.device) & 3) + 1;
+    return [at.address.device, rotated];
+  }
+
+  private bindDrivers(): void {
+    const drivers = driversOf(this.machine);
+    for (const dev of this.pciDevices) {
+      if (dev.isBridge) {
+        dev.driver = 'pcieport';
+        dev.configWrite(Header.COMMAND, 2, dev.configRead(Header.COMMAND, 2) | Command.MEMORY | Command.BUS_MASTER);
+        continue;
+      }
+      const driver = drivers.get(dev.name) ?? null;
+      if (driver === 'vfio-pci') this.bindVfioPci(dev);
+      else dev.driver = driver;
+    }
+  }
+
+  private bindVfioPci(dev: PciDevice): void {
+    const core = new VfioPciCore(this.context, dev, this.msi, { devices: this.pciDevices });
+    const doorbell = new DoorbellControl(this.context, dev, this.msi);
+    core.setFeatureHandler(VFIO_DEVICE_FEATURE_BELFRY_DOORBELL, (process, flags, address, size) =>
+      doorbell.feature(process, flags, address, size),
+    );
+    const device = this.vfio.register(dev, core);
+    if (typeof device === 'number') return;
+    dev.driver = 'vfio-pci';
+  }
+}
+
+/** Boots a kernel on a machine. @throws Error when the machine's own parts do not come up. */
+export const bootLinux = (machine: Machine, options: BootOptions = {}): Host => new Host(machine, options);
+
+/** The driver that the machine's spec names for each function. */
+function driversOf(machine: Machine): Map<string, string | null> {
+  const wanted: (string | null)[] = [];
+  const visit = (slots: readonly SlotSpec[]): void => {
+    for (const slot of slots) {
+      if (slot.kind === 'function') wanted.push(slot.driver === undefined ? 'vfio-pci' : slot.driver);
+      else visit(slot.below);
+    }
+  };
+  visit(machine.spec.pci.slots);
+  return new Map(machine.pci.functions.map((fn, index) => [pciName(fn.address), wanted[index] ?? null]));
+}

@@ -1,0 +1,12 @@
+/** A simulated machine: memory, PCI, IOMMUs, interrupt controllers. */
+export { SystemBus } from './bus.ts';
+export { defineMachine, MachineError, type MachineInput, parseBytes, parseMachine } from './define.ts';
+export * from './gic/index.ts';
+export { type CreateDevice, Machine } from './machine.ts';
+export { RamMemory } from './memory.ts';
+export * from './pci/index.ts';
+export { PRESET_DEVICE, type PresetName, isPreset, preset, presetInput, presetNames } from './presets.ts';
+export { Smmu } from './smmu/smmu.ts';
+export type * from './spec.ts';
+export { createTap } from './tap.ts';
+export { JobQueue, SimClock } from './work.ts';
