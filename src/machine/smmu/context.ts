@@ -1,6 +1,7 @@
 /** What the SMMU does with the transactions of one stream and substream: an STE and, with stage 1, a CD, decoded. */
+
+import { Regime, tlbHash, tlbId } from '../tlb.ts';
 import type { Stage } from './stage.ts';
-import { Regime, tlbHash, tlbId } from './tlb.ts';
 
 export type ContextKind = 'abort' | 'bypass' | 'translate';
 

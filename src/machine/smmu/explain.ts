@@ -4,13 +4,13 @@ import { fromHalves, type Hpa, hex, type Iova } from '../../ports/address.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
 import type { TranslationOutcome, WalkStep } from '../../ports/outcome.ts';
 import type { Transaction } from '../../ports/transaction.ts';
+import { type Tlb, tlbIndex } from '../tlb.ts';
 import { type ConfigurationCache, ConfigurationReader } from './configuration.ts';
 import { type StreamContext, stage1Of, walkHi } from './context.ts';
 import type { Features } from './features.ts';
 import { configurationEvent, translationEvent } from './record.ts';
 import type { SmmuRegisters } from './registers.ts';
 import { exceeds } from './stage.ts';
-import { type Tlb, tlbIndex } from './tlb.ts';
 import { permits, TableWalker } from './walker.ts';
 
 export interface Explained {

@@ -1,10 +1,10 @@
 /** Which cached state each command takes away (IHI 0070 4.3, 4.4). */
 import { bits32 } from '../../arch/bits.ts';
 import { granuleShiftOfTlbiTg, Op } from '../../arch/smmuv3/commands.ts';
+import { Regime, type Tlb, tlbId } from '../tlb.ts';
 import type { ConfigurationCache } from './configuration.ts';
 import { NO_CONTEXT, type StreamContext } from './context.ts';
 import type { Features } from './features.ts';
-import { Regime, type Tlb, tlbId } from './tlb.ts';
 
 const STAGE1 = (1 << Regime.S1) | (1 << Regime.NESTED);
 const STAGE2 = 1 << Regime.S2;
