@@ -43,11 +43,11 @@ export class SimEventFd implements EventFdContext, Job {
     else this.rise();
   }
 
-  /** Raises the counter without an interrupt behind it. With a consumer each call is an interrupt that user space sent. */
+  /** Raises the counter without an interrupt behind it. With a consumer of interrupts each call is one that user space sent. */
   add(value: number): void {
     if (value === 0) return;
     if (this.consumer !== null) {
-      this.tap.ledger[Count.SENT]! += 1;
+      if (this.consumer.control === undefined) this.tap.ledger[Count.SENT]! += 1;
       this.consumer.signalled();
       return;
     }
@@ -79,7 +79,8 @@ export class SimEventFd implements EventFdContext, Job {
     this.consumer = consumer;
     if (consumer !== null && this.count > 0) {
       this.count = 0;
-      if (this.pending) {
+      if (consumer.control !== undefined) this.settle(Count.DELIVERED);
+      else if (this.pending) {
         this.pending = false;
         this.tap.ledger[Count.PENDING]! -= 1;
       } else this.tap.ledger[Count.SENT]! += 1;

@@ -24,5 +24,7 @@ export interface EventFd {
 }
 
 export interface EventFdConsumer {
+  /** Signals are requests (unmask this line), not interrupts on their way: the ledger does not count them. */
+  readonly control?: true;
   signalled(): void;
 }

@@ -45,6 +45,7 @@ export class VirqfdSlot {
 }
 
 class Virqfd implements EventFdConsumer, Job {
+  readonly control = true;
   private readonly context: KernelContext;
   private readonly eventfd: EventFdContext;
   private readonly target: VirqfdTarget;
