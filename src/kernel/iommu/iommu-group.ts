@@ -30,4 +30,6 @@ export interface IommuGroup {
   replace(domain: IommuDomain): number;
   /** Can this domain be shared with this group (same IOMMU instance and driver)? */
   canShare(domain: IommuDomain): boolean;
+  /** Another default domain, as sysfs `type` asks for: 0 or -errno. Absent where the platform keeps the first one. */
+  changeDefault?(type: 'dma' | 'identity'): number;
 }

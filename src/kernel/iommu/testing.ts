@@ -1,5 +1,4 @@
 /** A machine of RAM and one IOMMU with its driver, for the tests of this room. */
-import { SMMU_FRAME } from '../../arch/smmuv3/registers.ts';
 import { RamMemory } from '../../machine/memory.ts';
 import { Smmu } from '../../machine/smmu/smmu.ts';
 import type { SmmuSpec } from '../../machine/spec.ts';
@@ -39,8 +38,8 @@ export interface SmmuHost {
 export function smmuHost(changes: Partial<SmmuSpec> = {}, pageSize = 4096): SmmuHost {
   const context = testContext({ pageSize, memory: new RamMemory([{ base: 0x4000_0000, size: 0x1000_0000 }]) });
   const spec = { ...labSmmu, ...changes };
-  const smmu = new Smmu({ ...spec, memory: context.memory, bus: context.bus, tap: context.tap, name: 'smmu' });
-  context.bus.map(spec.base, SMMU_FRAME, smmu.registers);
+  const smmu = new Smmu(spec, context.memory, context.tap);
+  smmu.attach(context.bus);
   const driver = new ArmSmmuV3Driver(context, spec, smmu);
   const tx = new Transaction();
   return {

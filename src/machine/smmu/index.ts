@@ -1,2 +1,2 @@
 /** The Arm SMMUv3. */
-export { Smmu, type SmmuInterrupt, type SmmuOptions } from './smmu.ts';
+export { Smmu, type SmmuInterrupt } from './smmu.ts';

@@ -2,7 +2,7 @@
 import { bits32 } from '../../arch/bits.ts';
 import { Op, SyncSignal } from '../../arch/smmuv3/commands.ts';
 import { Event, EventClass, encodeEvent } from '../../arch/smmuv3/events.ts';
-import { CommandError, GERROR, IRQ_CTRL } from '../../arch/smmuv3/registers.ts';
+import { CommandError, GERROR, IRQ_CTRL, SMMU_FRAME } from '../../arch/smmuv3/registers.ts';
 import { fromHalves, type Iova } from '../../ports/address.ts';
 import type { Bus, MmioTarget } from '../../ports/bus.ts';
 import type { Iommu } from '../../ports/iommu.ts';
@@ -28,14 +28,6 @@ import { permits, TableWalker } from './walker.ts';
 /** Slots of the configuration cache, direct-mapped by stream and substream. */
 const CONTEXTS = 1024;
 
-export interface SmmuOptions extends SmmuSpec {
-  readonly memory: PhysicalMemory;
-  /** Where a write that was stalled goes when software retries it; without one, `onResume` alone is told. */
-  readonly bus?: Bus;
-  readonly tap: Tap;
-  readonly name: string;
-}
-
 /** The wires of an SMMU: `eventq` when records wait, `gerror` when GERROR changed, `sync` for a CMD_SYNC that asks for one. */
 export type SmmuInterrupt = 'eventq' | 'gerror' | 'sync';
 
@@ -54,7 +46,9 @@ export class Smmu implements Iommu {
   /** Called when a stalled transaction went on (OK, after its write) or was refused. */
   onResume: ((tx: Transaction, status: StatusCode) => void) | null = null;
 
-  private readonly bus: Bus | null;
+  private readonly base: number;
+  /** Where a write that was stalled goes when software retries it. */
+  private bus: Bus | null = null;
   private readonly state: SmmuRegisters;
   private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
   private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
@@ -65,14 +59,13 @@ export class Smmu implements Iommu {
   private readonly reader: ConfigurationReader;
   private readonly invalidation: Invalidation;
 
-  /** @throws RangeError when the options describe no SMMU (see featuresOf). */
-  constructor(options: SmmuOptions) {
-    const { memory } = options;
-    this.name = options.name;
+  /** @throws RangeError when the spec describes no SMMU (see featuresOf). */
+  constructor(spec: SmmuSpec, memory: PhysicalMemory, tap: Tap) {
+    this.name = `${spec.base.toString(16)}.smmuv3`;
+    this.base = spec.base;
     this.memory = memory;
-    this.bus = options.bus ?? null;
-    this.tap = options.tap;
-    this.features = featuresOf(options);
+    this.tap = tap;
+    this.features = featuresOf(spec);
     this.walker = new TableWalker(memory);
     this.reader = new ConfigurationReader(memory, this.features, this.walker, this.configuration, true);
     this.invalidation = new Invalidation(this.features, this.tlb, this.configuration, this.cached);
@@ -87,6 +80,12 @@ export class Smmu implements Iommu {
       interrupt: (line) => this.onInterrupt?.(line),
     });
     this.registers = this.state;
+  }
+
+  /** Puts the registers at their physical address. */
+  attach(bus: Bus): void {
+    this.bus = bus;
+    bus.map(this.base, SMMU_FRAME, this.registers);
   }
 
   translate(tx: Transaction): StatusCode {

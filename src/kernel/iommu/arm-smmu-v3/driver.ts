@@ -44,8 +44,6 @@ interface Master {
 export class ArmSmmuV3Driver implements IommuDriver {
   readonly name = 'arm-smmu-v3';
   readonly iommu: Iommu;
-  /** As Linux names the platform device: `9050000.smmuv3`. */
-  readonly deviceName: string;
   readonly coherent: boolean;
   readonly identity: IommuDomain;
   readonly blocked: IommuDomain;
@@ -73,7 +71,6 @@ export class ArmSmmuV3Driver implements IommuDriver {
     this.spec = spec;
     this.base = spec.base;
     this.iommu = iommu;
-    this.deviceName = `${spec.base.toString(16)}.smmuv3`;
     const probe = probeSmmu(context.bus, spec.base);
     this.probe = probe;
     this.coherent = probe.coherent;
@@ -98,7 +95,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
     const { probe, context } = this;
     const chosen = stage ?? (probe.stage1 ? 1 : 2);
     if (!(chosen === 1 ? probe.stage1 : probe.stage2)) {
-      return context.refusals.refuse('EOPNOTSUPP', `${this.deviceName} has no stage ${chosen}`);
+      return context.refusals.refuse('EOPNOTSUPP', `${this.iommu.name} has no stage ${chosen}`);
     }
     const tags = chosen === 1 ? this.asids : this.vmids;
     const tag = tags.take();
@@ -133,7 +130,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
       return 0;
     }
     if (!(domain instanceof PagingDomain) || domain.owner !== this) {
-      return refusals.refuse('EINVAL', `the domain is not one of ${this.deviceName}`);
+      return refusals.refuse('EINVAL', `the domain is not one of ${this.iommu.name}`);
     }
     const features = { oas: this.probe.oas, stall: false };
     if (domain.stage === 2) {
@@ -149,7 +146,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
   }
 
   logEvent(record: readonly bigint[]): void {
-    for (const line of describeEvent(this.deviceName, record)) this.context.log(line);
+    for (const line of describeEvent(this.iommu.name, record)) this.context.log(line);
   }
 
   /** What a stream translates through; null before its first attach. */
