@@ -67,7 +67,10 @@ describe('DMA', () => {
     const note = (ok: boolean): void => void results.push(ok);
     fn.dmaWrite(0, new Uint8Array(4), note);
     fn.reset();
+    // Even when software was quick to enable it again: what was under way died with the reset.
+    fn.configWrite(0x04, 2, ALL_ON);
     work.drain();
+    fn.configWrite(0x04, 2, 0);
     fn.dmaWrite(0, new Uint8Array(4), note);
     work.drain();
     fn.configWrite(0x04, 2, ALL_ON);

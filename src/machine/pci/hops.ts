@@ -50,17 +50,6 @@ export function describeDma(from: HostFunction, tx: Transaction): void {
   });
 }
 
-/** Told before the translation, since `explain` has no side effects and `translate` fills the TLB. */
-export function describeTranslation(observer: HopObserver, iommu: Iommu, tx: Transaction): void {
-  observer.hop({
-    at: 'iommu',
-    name: iommu.name,
-    requester: tx.requester,
-    iova: exact(tx.iovaHi, tx.iovaLo),
-    outcome: iommu.explain(tx),
-  });
-}
-
 /** A sentence for people: why vector `vector` of `from` was lost. */
 export function lossReason(loss: LossCode, from: HostFunction, vector: number, address: number): string {
   const who = `vector ${vector} of ${from.spec.name}`;

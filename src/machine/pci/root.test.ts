@@ -5,7 +5,7 @@ import { Count, Loss } from '../../ports/ledger.ts';
 import { Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { SlotSpec } from '../spec.ts';
 import type { PciRoot } from './root.ts';
-import { ALL_ON, BELL, enableMsix, program, rig, TestModel } from './testing/rig.ts';
+import { ALL_ON, BELL, enableMsix, program, RAM, rig, TestModel } from './testing/rig.ts';
 
 const device = (): TestModel =>
   new TestModel({
@@ -171,6 +171,8 @@ describe('a segment', () => {
     fn.configWrite(Header.COMMAND, 2, ALL_ON);
     root.configWrite(0x10, Header1.BRIDGE_CONTROL, 2, 0x40);
     expect((fn.model as TestModel).resets).toBe(1);
+    fn.configWrite(Header.COMMAND, 2, ALL_ON);
+    expect(fn.mayIssue).toBe(false);
     expect(root.configRead(0x0500, 0, 2)).toBe(0xffff);
     root.configWrite(0x10, Header1.BRIDGE_CONTROL, 2, 0);
     // The switch forgot its bus numbers with the reset: only its upstream port is found before software numbers it again.
@@ -318,6 +320,27 @@ describe('peer to peer', () => {
     expect(fire('0000:08:00.0', '0000:08:00.2', true, true)).toMatchObject({ walks: 0, got: 0x77 });
   });
 
+  it('functions of a slot with ACS of their own do not, once it is on', () => {
+    for (const [control, walks] of [
+      [0, 0],
+      [0x0c, 1],
+    ] as const) {
+      const iommu = new Counting();
+      const { root } = rig(iommu);
+      const port = root.addBridge(root.rootBus, 8, 'root-port', true);
+      const spec = { ...device().spec, express: { type: 'endpoint', acs: true } } as const;
+      const a = root.addFunction(port.secondary, 0, new TestModel(spec));
+      const b = root.addFunction(port.secondary, 1, new TestModel(spec));
+      root.start();
+      for (const fn of [a, b]) fn.configWrite(Header.COMMAND, 2, ALL_ON);
+      a.configWrite(0x106, 2, control);
+      enableMsix(a);
+      program(a, 0, 1, b.bars.windows[0]!.base);
+      a.raise(0);
+      expect(iommu.walks).toBe(walks);
+    }
+  });
+
   it('root ports do not: the root complex translates first', () => {
     expect(fire('0000:01:00.0', '0000:05:00.0', false, false)).toMatchObject({ walks: 1 });
   });
@@ -370,6 +393,21 @@ describe('losses on the way up', () => {
     }
   });
 
+  it('a message to memory is a write to memory, and one to nowhere is unclaimed', () => {
+    const { root, bus, lost, bell } = tree(false);
+    const fn = root.function('0000:01:00.0')!;
+    fn.configWrite(Header.COMMAND, 2, ALL_ON);
+    enableMsix(fn);
+    program(fn, 0, 0xcafe, RAM + 0x40);
+    program(fn, 1, 1, 0x1000);
+    expect([fn.raise(0), fn.raise(1)]).toEqual([false, false]);
+    expect(bus.memory.read32(RAM + 0x40)).toBe(0xcafe);
+    expect([lost(Loss.WENT_TO_MEMORY), lost(Loss.UNCLAIMED), bell.arrivals.length]).toEqual([1, 1, 0]);
+    program(fn, 1, 2);
+    expect([fn.raise(1), fn.raise(0), fn.raise(1)]).toEqual([true, false, true]);
+    expect([lost(Loss.WENT_TO_MEMORY), bell.arrivals.length]).toEqual([2, 2]);
+  });
+
   it('an observer is told the function, the IOMMU and the end', () => {
     const iommu = new Counting();
     const { root, tap } = tree(false, iommu);
@@ -396,11 +434,9 @@ describe('losses on the way up', () => {
     fn.raise(2);
     expect(hops).toEqual([
       'device msix 1 sent',
-      'iommu',
       'device msix 0 pending',
       'device msix 0 coalesced',
       'device msix 1 sent',
-      'iommu',
       'lost at 0000:01:00.0: vector 1 of test: the IOMMU aborts every request of requester 0x0100 silently',
       'device msix 2 lost',
       'lost at 0000:01:00.0: vector 2 of test: is beyond the vectors that software enabled',

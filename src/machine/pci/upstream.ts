@@ -6,7 +6,6 @@ import type { Tap } from '../../ports/tap.ts';
 import { Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { Clock, WorkQueue } from '../../ports/work.ts';
 import { type HostFunction, lossOf } from './function.ts';
-import { describeTranslation } from './hops.ts';
 import type { PeerRouter } from './peers.ts';
 
 /** Compares unequal to every page (a page's low half has its low 12 bits clear). */
@@ -62,7 +61,6 @@ export class Upstream {
       tx.paLo = tx.iovaLo;
       return Status.OK;
     }
-    if (this.tap.observer !== null) describeTranslation(this.tap.observer, iommu, tx);
     return iommu.translate(tx);
   }
 
