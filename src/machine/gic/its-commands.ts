@@ -27,6 +27,7 @@ import {
 import { hex } from '../../ports/address.ts';
 import { Count } from '../../ports/ledger.ts';
 import type { Its } from './its.ts';
+import { lineAt } from './its-cache.ts';
 import { Found, type ItsTables } from './its-tables.ts';
 import type { Redistributor } from './redistributor.ts';
 
@@ -215,7 +216,7 @@ export class ItsCommands {
     if (its.resolve(device, event) !== -1) {
       return this.wrong(ItsError.UNMAPPED_INTERRUPT, `event ${event} of device ${hex(device, 4)} has no redistributor`);
     }
-    const at = its.cache.at(device, event);
+    const at = lineAt(device, event);
     const lpi = its.cache.lines[at + 2];
     const state = its.cache.lines[at + 3];
     const cpu = Math.abs(state) - 1;

@@ -263,6 +263,16 @@ describe('ITS commands', () => {
     expect(bench.sink.take()).toEqual([[8193, 0]]);
   });
 
+  it('MOVI: what was pending fires at the new CPU when its property says so by then', () => {
+    const bench = ready();
+    bench.setEnabled(8193, false);
+    bench.store(0x28, 1);
+    bench.setEnabled(8193, true);
+    bench.command((words) => encodeMovi(words, 0x28, 1, 1));
+    expect(bench.sink.take()).toEqual([[8193, 1]]);
+    expect(bench.tap.ledger[Count.PENDING]).toBe(0);
+  });
+
   it('MOVALL: everything that is pending at one CPU goes to another, and what is enabled fires there', () => {
     const bench = ready();
     bench.bus.write32(0x0800_0000, 0);

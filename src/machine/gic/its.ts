@@ -10,7 +10,7 @@ import type { PhysicalMemory } from '../../ports/memory.ts';
 import type { Tap } from '../../ports/tap.ts';
 import { Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { Gic, LpiWatcher } from './gic.ts';
-import { ItsCache } from './its-cache.ts';
+import { ItsCache, lineAt } from './its-cache.ts';
 import { ItsRegisters } from './its-registers.ts';
 import { ItsTables } from './its-tables.ts';
 
@@ -39,6 +39,7 @@ export class Its implements MsiController, LpiWatcher {
   readonly registers: MmioTarget;
   readonly tables: ItsTables;
   readonly cache = new ItsCache();
+  private readonly lines = this.cache.lines;
   readonly gic: Gic;
   readonly tap: Tap;
   readonly deviceBits: number;
@@ -73,9 +74,11 @@ export class Its implements MsiController, LpiWatcher {
 
   message(tx: Transaction): StatusCode {
     if ((tx.paLo & 0xffff) !== DOORBELL) return this.notTheDoorbell(tx);
-    const { lines } = this.cache;
-    const at = this.cache.at(tx.requester, tx.data);
-    if (lines[at] === tx.requester && lines[at + 1] === tx.data) {
+    const { lines } = this;
+    const device = tx.requester | 0;
+    const event = tx.data | 0;
+    const at = lineAt(device, event);
+    if (lines[at] === device && lines[at + 1] === event) {
       const state = lines[at + 3];
       if (state > 0 && this.tap.observer === null) {
         this.gic.sink.interrupt(lines[at + 2], state - 1);
@@ -94,8 +97,8 @@ export class Its implements MsiController, LpiWatcher {
   private take(device: number, event: number, paHi: number, paLo: number): LossCode | -1 {
     const loss = this.resolve(device, event);
     if (loss !== -1) return loss;
-    const at = this.cache.at(device, event);
-    const { lines } = this.cache;
+    const at = lineAt(device, event);
+    const { lines } = this;
     const state = lines[at + 3];
     const lpi = lines[at + 2];
     const cpu = Math.abs(state) - 1;

@@ -60,6 +60,7 @@ export class ItsBench {
   private readonly words = new Int32Array(8);
   private readonly tx = new Transaction();
   private writer = 0;
+  private readonly taken: [number, number][] = [];
 
   constructor(options: { readonly cpus?: number; readonly lpiBits?: number; readonly indirect?: boolean } = {}) {
     const { cpus = 2, lpiBits = 16, indirect = false } = options;
@@ -96,9 +97,19 @@ export class ItsBench {
   }
 
   allocate(bytes: number): number {
-    const pa = this.memory.allocate(bytes, 65536);
+    const pa = this.memory.allocate(bytes, Math.min(bytes, 65536));
     if (pa === null) throw new RangeError('the bench is out of memory');
+    this.taken.push([pa, bytes]);
     return pa;
+  }
+
+  /** Frees what was allocated last until `allocated` bytes are left. */
+  freeAbove(allocated: number): void {
+    while (this.memory.allocated > allocated) {
+      const last = this.taken.pop();
+      if (last === undefined) return;
+      this.memory.free(last[0], last[1]);
+    }
   }
 
   write64(pa: number, value: { readonly lo: number; readonly hi: number }): void {
