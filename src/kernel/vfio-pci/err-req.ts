@@ -3,8 +3,8 @@ import { VFIO_IRQ_SET_DATA_BOOL, VFIO_IRQ_SET_DATA_NONE } from '../../uapi/vfio.
 import type { KernelContext } from '../context.ts';
 import { eventfdCtxFdget } from '../eventfd.ts';
 import type { EventFdContext } from '../files.ts';
-import { fdAt, signalEventfd } from './eventfd-slot.ts';
 import type { IrqSetCall } from './irq-set-call.ts';
+import { fdAt } from './signal-eventfd.ts';
 
 export class Notification {
   private readonly context: KernelContext;
@@ -21,9 +21,9 @@ export class Notification {
     return this.eventfd !== null;
   }
 
-  /** Without an eventfd nobody hears. */
+  /** Without an eventfd nobody hears. It is no interrupt of the function, and the ledger knows nothing of it. */
   signal(): void {
-    if (this.eventfd !== null) signalEventfd(this.context, this.eventfd);
+    this.eventfd?.add(1);
   }
 
   clear(): void {

@@ -10,8 +10,8 @@ import {
 import { eventfdCtxFdget } from '../eventfd.ts';
 import type { EventFdContext } from '../files.ts';
 import type { IrqHandler } from '../irq/pci-irqs.ts';
-import { fdAt, signalEventfd } from './eventfd-slot.ts';
 import type { IrqSetCall } from './irq-set-call.ts';
+import { fdAt, signalEventfd } from './signal-eventfd.ts';
 import type { VfioPciState } from './state.ts';
 import { VirqfdSlot, type VirqfdTarget } from './virqfd.ts';
 

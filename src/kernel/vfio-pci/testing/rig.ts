@@ -103,6 +103,7 @@ export class Rig {
     const result = this.core.ioctl(this.process, request, BigInt(address));
     const back = new Uint8Array(bytes.length);
     this.process.memory.copyIn(address, back);
+    this.process.memory.unmap(address);
     return { result: named(result), bytes: back };
   }
 
@@ -124,15 +125,17 @@ export class Rig {
   read(index: number, pos: number, count: number): Uint8Array | string {
     const address = this.user(new Uint8Array(count));
     const result = this.core.read(this.process, address, count, regionOffset(index) + pos);
-    if (result < 0) return errnoName(result);
-    const bytes = new Uint8Array(result);
+    const bytes = new Uint8Array(Math.max(result, 0));
     this.process.memory.copyIn(address, bytes);
-    return bytes;
+    this.process.memory.unmap(address);
+    return result < 0 ? errnoName(result) : bytes;
   }
 
   write(index: number, pos: number, bytes: readonly number[] | Uint8Array): string | number {
     const address = this.user(Uint8Array.from(bytes));
-    return named(this.core.write(this.process, address, bytes.length, regionOffset(index) + pos));
+    const result = this.core.write(this.process, address, bytes.length, regionOffset(index) + pos);
+    this.process.memory.unmap(address);
+    return named(result);
   }
 
   /** A little-endian value of the virtual configuration space. */

@@ -1,4 +1,4 @@
-/** Signals that the kernel sends on its own account: INTx, ERR, REQ and loopback triggers. */
+/** Eventfds of interrupts that are no messages of a function: INTx and loopback triggers. */
 import { Count } from '../../ports/ledger.ts';
 import type { KernelContext } from '../context.ts';
 import type { EventFdContext } from '../files.ts';
