@@ -10,15 +10,15 @@ const MANAGED_DMA: ReadonlySet<string> = new Set(['vfio-pci', 'pci-stub', 'pciep
 /** Does a device with this driver keep its group from being claimed by user space? */
 export const claimsDma = (driver: string | null): boolean => driver !== null && !MANAGED_DMA.has(driver);
 
-/** One driver. */
-export interface PciDriver {
+/** One driver. `Dev` is the kernel's own class of device, where that matters to it. */
+export interface PciDriver<Dev extends PciDev = PciDev> {
   readonly name: string;
   /** Its own id table; what driver_override and new_id add is the core's. */
-  matches(dev: PciDev): boolean;
+  matches(dev: Dev): boolean;
   /** Takes the device: 0 or -errno. */
-  probe(dev: PciDev): number;
+  probe(dev: Dev): number;
   /** Gives it back: 0, or -errno when it is in use (Linux waits then; nothing waits here). */
-  remove(dev: PciDev): number;
+  remove(dev: Dev): number;
 }
 
 /** What sysfs writes to. Results are 0 or -errno. */
@@ -37,14 +37,14 @@ export interface DriverCore {
 }
 
 /** The real one: drivers in the order of their registration, devices as enumeration found them. */
-export class PciDrivers implements DriverCore {
-  readonly devices: readonly PciDev[];
+export class PciDrivers<Dev extends PciDev = PciDev> implements DriverCore {
+  readonly devices: readonly Dev[];
   private readonly context: KernelContext;
-  private readonly registered = new Map<string, PciDriver>();
+  private readonly registered = new Map<string, PciDriver<Dev>>();
   /** Ids that new_id added: `driver vendor device`. */
   private readonly dynamic = new Set<string>();
 
-  constructor(context: KernelContext, devices: readonly PciDev[]) {
+  constructor(context: KernelContext, devices: readonly Dev[]) {
     this.context = context;
     this.devices = devices;
   }
@@ -54,13 +54,13 @@ export class PciDrivers implements DriverCore {
   }
 
   /** Registers a driver and offers it what matches. */
-  register(driver: PciDriver): void {
+  register(driver: PciDriver<Dev>): void {
     this.registered.set(driver.name, driver);
     for (const dev of this.devices) if (this.isMatch(driver, dev)) this.attach(driver, dev);
   }
 
   /** bind_store: ENODEV when the driver does not match, EBUSY when the device has one. */
-  bind(dev: PciDev, name: string): number {
+  bind(dev: Dev, name: string): number {
     const driver = this.registered.get(name);
     if (driver === undefined || !this.isMatch(driver, dev)) {
       const why = `${name} does not match ${dev.name} (driver_override is ${dev.driverOverride ?? 'not set'})`;
@@ -75,7 +75,7 @@ export class PciDrivers implements DriverCore {
   }
 
   /** unbind_store. */
-  unbind(dev: PciDev, name: string): number {
+  unbind(dev: Dev, name: string): number {
     const driver = this.registered.get(name);
     if (driver === undefined || dev.driver !== name) {
       return this.context.refusals.refuse(
@@ -88,7 +88,7 @@ export class PciDrivers implements DriverCore {
     return error;
   }
 
-  setOverride(dev: PciDev, driver: string | null): void {
+  setOverride(dev: Dev, driver: string | null): void {
     dev.driverOverride = driver;
   }
 
@@ -110,7 +110,7 @@ export class PciDrivers implements DriverCore {
     return this.context.refusals.refuse('ENODEV', `new_id never gave ${idKey(name, vendor, device)}`);
   }
 
-  probe(dev: PciDev): number {
+  probe(dev: Dev): number {
     if (dev.driver !== null) return 0;
     for (const driver of this.registered.values()) {
       if (this.isMatch(driver, dev) && this.attach(driver, dev) === 0) break;
@@ -119,12 +119,12 @@ export class PciDrivers implements DriverCore {
   }
 
   /** pci_match_device: an override binds to its driver alone. */
-  private isMatch(driver: PciDriver, dev: PciDev): boolean {
+  private isMatch(driver: PciDriver<Dev>, dev: Dev): boolean {
     if (dev.driverOverride !== null) return dev.driverOverride === driver.name;
     return this.dynamic.has(idKey(driver.name, dev.vendorId, dev.deviceId)) || driver.matches(dev);
   }
 
-  private attach(driver: PciDriver, dev: PciDev): number {
+  private attach(driver: PciDriver<Dev>, dev: Dev): number {
     const { refusals } = this.context;
     if (dev.driver !== null)
       return refusals.refuse('EBUSY', `${dev.name} is bound to ${dev.driver}`, undefined, 'unbind it first');
@@ -141,7 +141,7 @@ export class PciDrivers implements DriverCore {
 }
 
 /** A driver of the host that does nothing here but own its device. */
-export function hostDriver(name: string, matches: (dev: PciDev) => boolean): PciDriver {
+export function hostDriver<Dev extends PciDev>(name: string, matches: (dev: Dev) => boolean): PciDriver<Dev> {
   return { name, matches, probe: () => 0, remove: () => 0 };
 }
 
@@ -149,11 +149,11 @@ export function hostDriver(name: string, matches: (dev: PciDev) => boolean): Pci
  * vfio-pci: it matches nothing by itself, and registers with the VFIO core what it takes. `createOps` makes the device's operations, or answers
  * -errno.
  */
-export function vfioPciDriver(
+export function vfioPciDriver<Dev extends PciDev>(
   context: KernelContext,
   vfio: Vfio,
-  createOps: (dev: PciDev) => VfioDeviceOps | number,
-): PciDriver {
+  createOps: (dev: Dev) => VfioDeviceOps | number,
+): PciDriver<Dev> {
   return {
     name: 'vfio-pci',
     matches: () => false,

@@ -41,7 +41,7 @@ function reservedRegions(group: IommuGroup): string {
     .join('');
 }
 
-/** iommu_group_store_type, up to the change itself. */
+/** iommu_group_store_type. */
 function setType(group: IommuGroup, refusals: RefusalLog, process: Process, text: string): number {
   const { capabilities } = process.credentials;
   if (!capabilities.has('CAP_SYS_ADMIN') || !capabilities.has('CAP_SYS_RAWIO')) {
@@ -58,5 +58,8 @@ function setType(group: IommuGroup, refusals: RefusalLog, process: Process, text
       'unbind its devices first',
     );
   }
-  return refusals.refuse('EOPNOTSUPP', 'this kernel keeps the default domain that a group was made with');
+  if (wanted === 'DMA-FQ' || group.changeDefault === undefined) {
+    return refusals.refuse('EOPNOTSUPP', `this kernel has no ${wanted} for group ${group.id}: it invalidates at once`);
+  }
+  return group.changeDefault(wanted === 'identity' ? 'identity' : 'dma');
 }
