@@ -12,7 +12,7 @@ import {
   createDevice,
   Edu,
   EduRegister,
-  openDevice,
+  loadDevice,
   parseLspci,
   parseSysfs,
 } from '../src/devices/index.ts';
@@ -27,7 +27,7 @@ function carry(model: PciFunction) {
   return { ...made, fn };
 }
 
-const captured = (name: string): CapturedFunction => openDevice(name) as CapturedFunction;
+const captured = (name: string): CapturedFunction => loadDevice(name) as CapturedFunction;
 /** Bytes that software or firmware sets: COMMAND, STATUS, cache line, latency, header type's multi-function bit, BARs, ROM, interrupt line. */
 const HEADER_STATE = new Set([
   4,

@@ -21,7 +21,7 @@ export const captureNames: readonly string[] = ['nvme', 'igb', 'edu'];
  *
  * @throws RangeError for an unknown name or option; CaptureError for a file that cannot be read as a capture.
  */
-export function openDevice(name: string, options: DeviceOptions = {}): PciFunction {
+export function loadDevice(name: string, options: DeviceOptions = {}): PciFunction {
   if (deviceNames.includes(name)) return createDevice(name, options);
   const captures = openCapture(name);
   const read = new OptionReader(name, options);

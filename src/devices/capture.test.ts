@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CaptureError } from './capture-error.ts';
-import { openCapture, openDevice } from './capture-files.ts';
+import { loadDevice, openCapture } from './capture-files.ts';
 import { parseLspci, parseSysfs } from './capture-text.ts';
 import { capturedFunction } from './captured.ts';
 
@@ -59,15 +59,15 @@ describe('the shipped captures', () => {
   });
 
   it('open by name, and by path', () => {
-    expect(openDevice('nvme').spec.deviceId).toBe(0x10);
-    expect(openDevice('capture:edu').spec.captured).toHaveLength(256);
-    expect(openDevice('edu').spec.captured).toBeUndefined();
+    expect(loadDevice('nvme').spec.deviceId).toBe(0x10);
+    expect(loadDevice('capture:edu').spec.captured).toHaveLength(256);
+    expect(loadDevice('edu').spec.captured).toBeUndefined();
     expect(openCapture(new URL('../../captures/igb.txt', import.meta.url).pathname)[0].slot).toBe('02:00.0');
-    expect(() => openDevice('nvmee')).toThrow(
+    expect(() => loadDevice('nvmee')).toThrow(
       /"nvmee" is neither a model nor a capture \(bell, edu, nvme, igb, capture:edu\)/,
     );
-    expect(() => openDevice('nvme', { device: 1 })).toThrow(/device: expected an integer from 0 to 0/);
-    expect(() => openDevice('nvme', { msix: 1 })).toThrow(/msix: no such option/);
+    expect(() => loadDevice('nvme', { device: 1 })).toThrow(/device: expected an integer from 0 to 0/);
+    expect(() => loadDevice('nvme', { msix: 1 })).toThrow(/msix: no such option/);
   });
 });
 

@@ -1,8 +1,6 @@
 /** What an observer is told about a function's requests. Nothing here runs while nobody observes. */
 import { fromHalves, hex, type Iova } from '../../ports/address.ts';
-import type { Iommu } from '../../ports/iommu.ts';
 import { Loss, type LossCode, lossName } from '../../ports/ledger.ts';
-import type { HopObserver } from '../../ports/tap.ts';
 import { Access, type Transaction } from '../../ports/transaction.ts';
 import type { HostFunction } from './function.ts';
 
