@@ -35,6 +35,7 @@ function scanBus(scan: Scan, bus: number, parent: PciDevice | null): void {
         { segment: scan.segment, bus, device, function: fn },
         parent,
         scan.found,
+        scan.ioBase,
       );
       scan.found.push(found);
       if (found.isBridge) bridges.push(found);

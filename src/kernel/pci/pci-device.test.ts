@@ -35,6 +35,24 @@ describe('PciDevice', () => {
     expect(fn.read(COMMAND, 2)).toBe(0x0002);
   });
 
+  it('a memory BAR without an address cannot be enabled; ports without one are as if they were not there', () => {
+    const config = new FixtureConfig();
+    config.add(0x08, new FixtureFunction(1, 1).bar(0, 0, 0x1000));
+    config.add(0x10, new FixtureFunction(1, 2).bar(0, 0x1000_0000, 0x1000).put(0x14, 4, 1).allow(0x14, 4, 0xffe0));
+    const [without, ports] = enumeratePci(config, 0) as [PciDevice, PciDevice];
+    expect(without.enable()).toBe(-ERRNO.EINVAL);
+    expect(without.enable()).toBe(-ERRNO.EINVAL);
+    expect(ports.resources[1]).toMatchObject({ kind: 'io', size: 0x20, base: 0 });
+    expect(ports.enable()).toBe(0);
+    expect(config.functions.get(0x10)?.read(COMMAND, 2)).toBe(2);
+  });
+
+  it('shows ports where the host bridge has them', () => {
+    const config = new FixtureConfig();
+    config.add(0x10, new FixtureFunction(1, 2).put(0x10, 4, 0xc001).allow(0x10, 4, 0xffe0));
+    expect(enumeratePci(config, 0, 0x7fff_0000)[0]?.resources[0]?.base).toBe(0x7fff_c000);
+  });
+
   it('tryReset resets by FLR and puts configuration back, COMMAND after the bases', () => {
     const { fn, dev, resets } = endpoint();
     dev.enable();

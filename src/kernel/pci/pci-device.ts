@@ -93,14 +93,15 @@ export class PciDevice implements PciDev {
     return this.capability(CapabilityId.EXPRESS) !== 0;
   }
 
-  /** pci_enable_device: D0, and decoding of the kinds of BAR that exist. Calls count. */
+  /** pci_enable_device: D0, and decoding of the kinds of BAR that exist. Calls count. -EINVAL: a memory BAR has no address. */
   enable(): number {
     this.enableCount += 1;
     if (this.enableCount > 1) return 0;
     this.setPowerState(0);
     let bits = 0;
     for (const { kind, size, base } of this.resources) {
-      if (size === 0 || kind === 'rom') continue;
+      // A port range that found no room is as if it were not there; drivers that need it look for it.
+      if (size === 0 || kind === 'rom' || (kind === 'io' && base === 0)) continue;
       if (base === 0) {
         this.enableCount -= 1;
         return -ERRNO.EINVAL;
