@@ -84,6 +84,22 @@ describe('raw bytes without sizes', () => {
   });
 });
 
+describe('what lspci writes on other machines', () => {
+  it('domains, disabled and virtual regions, ROMs, groups, text before nothing', () => {
+    const text = texts.edu
+      .replace('00:05.0 Unclassified', '0001:00:05.0 Unclassified')
+      .replace('\tRegion 0:', '\tNUMA node: 0\n\tIOMMU group: 12\n\tRegion 0:')
+      .replace('[size=1M]', '[disabled] [size=1M]\n\tExpansion ROM at fe000000 [virtual] [disabled] [size=64K]');
+    const [capture] = parseLspci(`\n${text}\n\n`);
+    expect([capture.slot, capture.romSize, capture.bars[0]?.size]).toEqual(['0001:00:05.0', 0x1_0000, M]);
+    expect(capturedFunction(capture).spec.rom?.size).toBe(0x1_0000);
+    const [unassigned] = parseLspci(texts.edu.replace('Memory at fe600000', '[virtual] Memory at <unassigned>'));
+    expect(unassigned.bars[0]?.size).toBe(M);
+    const silent = texts.edu.replace(/^([0-9a-f]0): .*$/gm, `$1:${' ff'.repeat(16)}`);
+    expect(() => parseLspci(silent)).toThrow(/vendor id: all ones: no device answered/);
+  });
+});
+
 describe('several devices in one text', () => {
   it('come in order', () => {
     expect(parseLspci(`${texts.igb}\n${texts.edu}\r\n${texts.nvme}`).map(({ slot }) => slot)).toEqual([
@@ -106,7 +122,7 @@ const broken: readonly [string, string, RegExp][] = [
   ['64 bytes', texts.edu.replace(/^[4-9a-f]0: .*\n/gm, ''), /config: expected 256 or 4096 bytes, got 64; without root/],
   ['a missing row', texts.edu.replace(/^20: .*\n/m, ''), /^line 16: config: expected the bytes at 20, got those at 30/],
   ['a short row', texts.edu.replace('20: 00', '20:'), /config: expected 16 bytes, got 15/],
-  ['all ones', texts.edu.replace('34 12 e8 11', 'ff ff ff ff'), /vendor id: all ones/],
+  ['a virtual function', texts.edu.replace('34 12 e8 11', 'ff ff ff ff'), /vendor id: all ones: a virtual function/],
   ['a bridge', texts.edu.replace('10 00 ff 00 00 00 00 00', '10 00 ff 00 00 00 01 00'), /header type: 1 is a bridge's/],
   [
     'an odd size',

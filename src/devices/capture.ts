@@ -73,7 +73,14 @@ export function buildCapture(config: Uint8Array, claims: Claims): Capture {
   }
   const read = reader(config);
   const id = read(Header.VENDOR_ID, 4);
-  if (id === 0xffff_ffff) throw new CaptureError(claims.line, 'vendor id', 'all ones: no device answered');
+  if (id === 0xffff_ffff) {
+    // A virtual function's ids read as all ones (SR-IOV 1.1, 3.4.1.1); of a device that does not answer every byte does.
+    const silent = config.every((byte) => byte === 0xff);
+    const why = silent
+      ? 'no device answered'
+      : "a virtual function, whose ids are its physical function's; capture that one";
+    throw new CaptureError(claims.line, 'vendor id', `all ones: ${why}`);
+  }
   const layout = read(Header.HEADER_TYPE, 1) & HeaderType.LAYOUT_MASK;
   if (layout !== HeaderType.ENDPOINT) {
     throw new CaptureError(
