@@ -122,4 +122,17 @@ describe('user memory', () => {
     child.copyIn(address, into);
     expect(into[0]).toBe(5);
   });
+
+  it('shares what a file maps with a child, and closes it with the last one', () => {
+    const { context, memory } = setUp();
+    const closed: string[] = [];
+    const address = memory.mapFile(bar(0x1000_0000, 4096, closed), true);
+    const child = new SimUserMemory(context.memory, 4096);
+    memory.copyTo(child);
+    memory.unmapAll();
+    expect(closed).toEqual([]);
+    expect((child.pin(address, 4096, true) as PinnedPages).runs).toEqual([{ pa: 0x1000_0000, length: 4096 }]);
+    child.unmap(address);
+    expect(closed).toEqual(['closed']);
+  });
 });

@@ -5,6 +5,7 @@ import { ERRNO } from '../uapi/errno.ts';
 import type { FileMapping } from './files.ts';
 import { FrameBlock } from './frame-block.ts';
 import type { OwnedMemory } from './process.ts';
+import { SharedMapping } from './shared-mapping.ts';
 import { type Vma, VmaList } from './vma.ts';
 
 /** Mappings are placed upwards from here, never on an address that was used before: a stale pointer is a fault. */
@@ -49,7 +50,14 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
     const size = Math.ceil(mapping.length / this.pageSize) * this.pageSize;
     const start = this.place(size, this.pageSize);
     if (start === null) return -ERRNO.ENOMEM;
-    this.vmas.insert({ start, end: start + size, pa: mapping.pa, write, block: null, mapping });
+    this.vmas.insert({
+      start,
+      end: start + size,
+      pa: mapping.pa,
+      write,
+      block: null,
+      mapping: new SharedMapping(mapping),
+    });
     this.next = start + size + this.pageSize;
     return start;
   }
@@ -59,7 +67,7 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
     const vma = this.vmas.remove(address);
     if (vma === null) return -ERRNO.EINVAL;
     vma.block?.put();
-    vma.mapping?.close();
+    vma.mapping?.put();
     return 0;
   }
 
@@ -67,14 +75,16 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
     for (const vma of [...this.vmas]) this.unmap(vma.start);
   }
 
-  /** fork: the child has the same addresses with copies of anonymous memory; files' mappings stay with the parent (VM_DONTCOPY of VFIO). */
+  /** fork: the child has the same addresses, copies of anonymous memory, and shares what files map. False without memory for it. */
   copyTo(child: SimUserMemory): boolean {
     for (const vma of this.vmas) {
-      if (vma.block === null) continue;
-      const block = FrameBlock.allocate(child.memory, vma.block.length, this.pageSize);
-      if (block === null) return false;
-      copyFrames(this.memory, vma.block, block);
-      child.vmas.insert({ ...vma, pa: block.pa, block });
+      vma.mapping?.get();
+      const block = vma.block === null ? null : FrameBlock.allocate(child.memory, vma.block.length, this.pageSize);
+      if (vma.block !== null) {
+        if (block === null) return false;
+        copyFrames(this.memory, vma.block, block);
+      }
+      child.vmas.insert({ ...vma, pa: block?.pa ?? vma.pa, block });
     }
     child.next = this.next;
     return true;
@@ -109,7 +119,7 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
       if (last !== undefined && last.pa + last.length === pa) last.length += bytes;
       else runs.push({ pa, length: bytes });
       if (vma.block !== null) blocks.push(vma.block);
-      if (vma.mapping?.deviceMemory === true) deviceMemory = true;
+      if (vma.mapping?.file.deviceMemory === true) deviceMemory = true;
       else accounted += bytes / this.pageSize;
       return true;
     });

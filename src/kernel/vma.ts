@@ -1,6 +1,6 @@
 /** One mapping of a process's address space: Linux's vm_area_struct, over one contiguous range of physical addresses. */
-import type { FileMapping } from './files.ts';
 import type { FrameBlock } from './frame-block.ts';
+import type { SharedMapping } from './shared-mapping.ts';
 
 export interface Vma {
   readonly start: number;
@@ -11,7 +11,7 @@ export interface Vma {
   readonly write: boolean;
   /** Anonymous memory, or null for a file's mapping. */
   readonly block: FrameBlock | null;
-  readonly mapping: FileMapping | null;
+  readonly mapping: SharedMapping | null;
 }
 
 /** The mappings of a process, sorted by address. */

@@ -64,7 +64,6 @@ export class VfioDeviceFile implements File {
   openFromGroup(process: Process): number {
     const { device } = this;
     const { group } = device;
-    if (group.container === null) return this.refusals.refuse('EINVAL', `group ${group.id} is in no container`, 'fd');
     if (device.openCount === 0) {
       const used = group.useContainer();
       if (used < 0) return used;

@@ -27,6 +27,14 @@ describe('a group', () => {
     expect(client.refusal()?.why).toContain('/dev/vfio/devices');
   });
 
+  it('ENODEV: no device of it is bound to a VFIO driver; before EBUSY', () => {
+    const { vfio, groups } = testHost();
+    const [group] = vfio.groups;
+    vfio.unregister(groups[0].devices[0]);
+    group.cdevOpenCount = 1;
+    expect(group.open()).toBe(-19);
+  });
+
   it('EACCES: its node belongs to root', () => {
     const { kernel } = testHost();
     const client = new SimKernelClient(kernel, kernel.createProcess({ euid: 1000 }));

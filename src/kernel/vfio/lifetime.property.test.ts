@@ -33,11 +33,15 @@ describe('random programs of open, attach, dup, pass, fork, close and exit', () 
   it('close devices before their group leaves, and leave nothing behind', () => {
     const memory = testMemory();
     const shared = testUnit();
+    let opened = 0;
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      fc.property(fc.nat(GROUPS), fc.array(step, { maxLength: 60, size: 'max' }), (attached, steps) => {
         const host = testHost({ groups: GROUPS, units: [shared, shared, testUnit()], memory });
         const { kernel, vfio, groups, events, context } = host;
         const clients = [host.client];
+        const container = host.client.open('/dev/vfio/vfio');
+        for (let i = 0; i < attached; i++) setContainer(host.client, host.client.open(`/dev/vfio/${i}`), container);
+        host.client.ioctl(container, uapi.VFIO_SET_IOMMU, 3);
         const alive = () => clients.filter((client) => !client.process.exited);
         for (const { what, a, b, who } of steps) {
           const running = alive();
@@ -50,13 +54,17 @@ describe('random programs of open, attach, dup, pass, fork, close and exit', () 
           else if (what === 'open-group') client.open(`/dev/vfio/${a % GROUPS}`);
           else if (what === 'set') setContainer(client, pick(of('group'), a), pick(of('container'), b));
           else if (what === 'iommu') client.ioctl(pick(of('container'), a), uapi.VFIO_SET_IOMMU, 3);
-          else if (what === 'device') getDevice(client, pick(of('group'), a), `0000:0${(b % GROUPS) + 1}:00.0`);
-          else if (what === 'unset') client.ioctl(pick(of('group'), a), uapi.VFIO_GROUP_UNSET_CONTAINER);
+          else if (what === 'device') {
+            const fd = pick(of('group'), a);
+            const id = Number(client.process.file(fd)?.name.split('/').at(-1) ?? 0);
+            getDevice(client, fd, `0000:0${(b % 5 === 0 ? b % GROUPS : id) + 1}:00.0`);
+          } else if (what === 'unset') client.ioctl(pick(of('group'), a), uapi.VFIO_GROUP_UNSET_CONTAINER);
           else if (what === 'dup') client.process.dup(pick(fds, a));
           else if (what === 'close') client.close(pick(fds, a));
           else if (what === 'send') client.process.send(pick(fds, a), running[b % running.length].process);
-          else if (what === 'exit') kernel.exit(client.process);
-          else if (what === 'fork') {
+          else if (what === 'exit') {
+            if (running.length > 1 || a === 0) kernel.exit(client.process);
+          } else if (what === 'fork') {
             const child: LocalProcess | null = clients.length < 6 ? kernel.fork(client.process) : null;
             if (child !== null) clients.push(new SimKernelClient(kernel, child));
           } else {
@@ -65,11 +73,15 @@ describe('random programs of open, attach, dup, pass, fork, close and exit', () 
           }
           for (const group of vfio.groups) {
             const open = group.devices.filter((device) => device.openCount > 0).length;
-            expect(group.containerUsers).toBe(group.container === null ? 0 : 1 + open);
-            expect(groups[group.id].dmaOwner).toBe(group.container === null ? null : group);
+            const users = group.container === null ? 0 : 1 + open;
+            const owner = group.container === null ? null : group;
+            if (group.containerUsers !== users || groups[group.id].dmaOwner !== owner) {
+              throw new Error(`after ${what}: group ${group.id} has ${group.containerUsers} users, ${users} expected`);
+            }
           }
         }
         for (const client of alive()) kernel.exit(client.process);
+        opened += events.filter((event) => event.startsWith('open')).length;
         const open = new Set<string>();
         for (const event of events) {
           const [verb, name] = event.split(' ');
@@ -88,5 +100,7 @@ describe('random programs of open, attach, dup, pass, fork, close and exit', () 
       }),
       { numRuns: 1000 },
     );
+    // The programs must reach what they are about.
+    expect(opened).toBeGreaterThan(500);
   });
 });

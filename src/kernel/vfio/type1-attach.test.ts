@@ -121,6 +121,12 @@ describe('attaching a group is refused in order', () => {
     expect(groups[1].made).toEqual([]);
   });
 
+  it('EINVAL: a group that is there already, before the IOMMU is asked', () => {
+    const { type1, groups } = secondGroup();
+    expect(type1.attachGroup(groups[0])).toBe(-22);
+    expect(groups[0].made).toHaveLength(1);
+  });
+
   it('EBUSY and EINVAL of the IOMMU come before the aperture', () => {
     const { map, join, groups } = secondGroup({ units: [testUnit(), testUnit({ aperture: [0, 0xfff] })] });
     map(0x10_0000);
@@ -138,6 +144,15 @@ describe('attaching a group is refused in order', () => {
     groups[1].regions = [{ start: 2 ** 32, end: 2 ** 32 + 0xfff, type: 'reserved' }];
     expect(join()).toBe(-22);
     expect(client.refusal()?.why).toContain('aperture');
+  });
+
+  it('EINVAL: apertures that have nothing in common, before the reserved regions', () => {
+    const { join, client, groups } = secondGroup({
+      units: [testUnit({ aperture: [0, 2 ** 32 - 1] }), testUnit({ aperture: [2 ** 32, TOP] })],
+    });
+    groups[1].regions = [{ start: 0, end: TOP, type: 'reserved' }];
+    expect(join()).toBe(-22);
+    expect(client.refusal()?.why).toContain('nothing in common');
   });
 
   it('EINVAL: a reserved region over what is mapped, before EPERM; the mapping stays (golden vector G4)', () => {

@@ -67,7 +67,7 @@ function reachable(domain: MapDomain, frame: number): [number, number][] {
 function run(v2: boolean, runs: number): void {
   const memory = testMemory();
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 40 }), fc.boolean(), (steps, byExit) => {
+    fc.property(fc.array(step, { maxLength: 40, size: 'max' }), fc.boolean(), (steps, byExit) => {
       const host = attachedHost({ v1: !v2, memory });
       const { client, container, context, type1 } = host;
       host.memory.free();
