@@ -26,11 +26,13 @@ export interface RemappingUnit {
 }
 
 const TABLE_BYTES = IRTE_MAX * IRTE_SIZE;
-/** The IO-APIC's legacy interrupts come first on every PC, so that a device's first handle is 16, as real hosts show. */
+/** The I/O APIC's legacy interrupts come first on every PC, so that a device's first handle is 16, as real hosts show. */
 const LEGACY_HANDLES_ORDER = 4;
 
 export class IrTable {
   readonly handles = new RegionBitmap(IRTE_MAX);
+  /** The first entries, which are the I/O APIC's. */
+  readonly legacy = new RegionBitmap(2 ** LEGACY_HANDLES_ORDER);
   private readonly context: KernelContext;
   private readonly unit: RemappingUnit;
   private table = -1;

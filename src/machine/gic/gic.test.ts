@@ -139,7 +139,12 @@ describe('redistributors', () => {
     expect(low).toEqual([1, 1 | (1 << 8), 1 | (2 << 8) | 0x10]);
     expect(bus.read32(GICR + 0x20000 + 12)).toBe(1);
     expect(bus.read32(GICR + 0xffe8) & 0xf0).toBe(0x30);
-    expect(() => new Gic({ version: 3, distributor: 0, spis: 32, cpus: 1 }, bus.memory, createTap())).toThrow(/base/);
+    const make = (options: object) => () =>
+      new Gic({ version: 2, distributor: 0, spis: 32, cpus: 1, ...options }, bus.memory, createTap());
+    expect(make({ version: 3 })).toThrow('redistributors: a GICv3 needs their base address');
+    expect(make({ spis: 989 })).toThrow('spis: expected 1 to 988, got 989');
+    expect(make({ lpiBits: 25 })).toThrow('lpiBits: expected 14 to 24, got 25');
+    expect(make({ cpus: 9 })).toThrow('cpus: expected 1 to 8, got 9');
   });
 
   it('wake up, and keep their table bases while LPIs are enabled', () => {

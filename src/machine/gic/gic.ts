@@ -5,7 +5,7 @@
  * rises and again whenever it becomes deliverable while the line is high (unmask); a handler that leaves the line high and the
  * interrupt unmasked is not called again, where real hardware would storm.
  */
-import { GICD_SIZE, GICR_STRIDE } from '../../arch/gic/index.ts';
+import { GICD_SIZE, GICR_STRIDE, SPI_MAX } from '../../arch/gic/index.ts';
 import type { Bus, InterruptSink, MmioTarget } from '../../ports/bus.ts';
 import { Count, Loss, type LossCode } from '../../ports/ledger.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
@@ -61,7 +61,9 @@ export class Gic implements DistributorOwner, RedistributorOwner {
   private readonly counted = new Int32Array(32);
   private readonly watchers: LpiWatcher[] = [];
 
+  /** @throws RangeError for a GIC that the architecture does not have. */
   constructor(options: GicOptions, memory: PhysicalMemory, tap: Tap) {
+    check(options);
     this.version = options.version;
     this.cpus = options.cpus;
     this.lpiBits = options.lpiBits ?? 16;
@@ -72,14 +74,11 @@ export class Gic implements DistributorOwner, RedistributorOwner {
       { base: options.distributor, size: GICD_SIZE, target: this.distributor },
     ];
     const redistributors: Redistributor[] = [];
-    if (options.version === 3) {
-      if (options.redistributors === undefined)
-        throw new RangeError('redistributors: a GICv3 needs their base address');
-      for (let cpu = 0; cpu < options.cpus; cpu++) {
-        const part = new Redistributor(memory, this, cpu, cpu === options.cpus - 1, this.lpiBits);
-        redistributors.push(part);
-        regions.push({ base: options.redistributors + cpu * GICR_STRIDE, size: GICR_STRIDE, target: part });
-      }
+    const { redistributors: base } = options;
+    for (let cpu = 0; base !== undefined && options.version === 3 && cpu < options.cpus; cpu++) {
+      const part = new Redistributor(memory, this, cpu, cpu === options.cpus - 1, this.lpiBits);
+      redistributors.push(part);
+      regions.push({ base: base + cpu * GICR_STRIDE, size: GICR_STRIDE, target: part });
     }
     this.redistributors = redistributors;
     this.regions = regions;
@@ -209,5 +208,19 @@ export class Gic implements DistributorOwner, RedistributorOwner {
 
   private tellWatchers(): void {
     for (const watcher of this.watchers) watcher.lpisChanged();
+  }
+}
+
+function check({ version, redistributors, spis, lpiBits = 16, cpus }: GicOptions): void {
+  const whole = (what: string, value: number, low: number, high: number): void => {
+    if (!Number.isInteger(value) || value < low || value > high) {
+      throw new RangeError(`${what}: expected ${low} to ${high}, got ${value}`);
+    }
+  };
+  whole('spis', spis, 1, SPI_MAX);
+  whole('lpiBits', lpiBits, 14, 24);
+  whole('cpus', cpus, 1, version === 2 ? 8 : 65536);
+  if (version === 3 && redistributors === undefined) {
+    throw new RangeError('redistributors: a GICv3 needs their base address');
   }
 }

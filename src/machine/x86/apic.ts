@@ -45,13 +45,19 @@ export class LocalApics implements MsiController, MmioTarget {
   }
 
   message(tx: Transaction): StatusCode {
+    const loss = this.accept(tx);
+    return loss === -1 ? Status.OK : this.lose(loss, tx);
+  }
+
+  /** A message of a device or of the I/O APIC, whose wires the ledger does not count: -1 when a CPU has it, else why none has. */
+  accept(tx: Transaction): LossCode | -1 {
     const { remapping } = this;
     const lo = tx.paLo;
-    if (remapping?.enabled !== true) return this.compatible(tx);
+    if (remapping === null || !remapping.enabled) return this.compatible(tx);
     if ((lo & MSI_ADDR_REMAPPABLE) === 0) {
-      return remapping.allowCompatibility(tx.requester) ? this.compatible(tx) : this.lose(Loss.REMAP_FAULT, tx);
+      return remapping.allowCompatibility(tx.requester) ? this.compatible(tx) : Loss.REMAP_FAULT;
     }
-    if (!remapping.resolve(tx.requester, lo, tx.data)) return this.lose(Loss.REMAP_FAULT, tx);
+    if (!remapping.resolve(tx.requester, lo, tx.data)) return Loss.REMAP_FAULT;
     return this.deliver(tx, remapping.vector, remapping.destination, remapping.logical, remapping.lowest);
   }
 
@@ -61,18 +67,24 @@ export class LocalApics implements MsiController, MmioTarget {
   }
   write(_offset: number, _size: number, _value: number): void {}
 
-  private compatible(tx: Transaction): StatusCode {
+  private compatible(tx: Transaction): LossCode | -1 {
     const mode = (tx.data >>> 8) & 7;
     const vector = tx.data & 0xff;
-    if (mode > Delivery.LOWEST_PRIORITY || vector < VECTOR_FIRST) return this.lose(Loss.NO_SUCH_INTID, tx);
+    if (mode > Delivery.LOWEST_PRIORITY || vector < VECTOR_FIRST) return Loss.NO_SUCH_INTID;
     const logical = (tx.paLo & MSI_ADDR_DEST_MODE_LOGICAL) !== 0;
     return this.deliver(tx, vector, addressDestination(tx.paLo), logical, mode === Delivery.LOWEST_PRIORITY);
   }
 
   /** Logical destinations are flat: a bit for each of the first eight CPUs. */
-  private deliver(tx: Transaction, vector: number, destination: number, logical: boolean, lowest: boolean): StatusCode {
+  private deliver(
+    tx: Transaction,
+    vector: number,
+    destination: number,
+    logical: boolean,
+    lowest: boolean,
+  ): LossCode | -1 {
     if (!logical && destination !== BROADCAST) {
-      if (destination < 0 || destination >= this.cpus) return this.lose(Loss.NO_SUCH_INTID, tx);
+      if (destination < 0 || destination >= this.cpus) return Loss.NO_SUCH_INTID;
       return this.signal(tx, vector, destination);
     }
     let taken = 0;
@@ -82,14 +94,14 @@ export class LocalApics implements MsiController, MmioTarget {
       if (taken++ > 0) this.tap.ledger[Count.SENT]++;
       this.signal(tx, vector, cpu);
     }
-    return taken === 0 ? this.lose(Loss.NO_SUCH_INTID, tx) : Status.OK;
+    return taken === 0 ? Loss.NO_SUCH_INTID : -1;
   }
 
-  private signal(tx: Transaction, vector: number, cpu: number): StatusCode {
+  private signal(tx: Transaction, vector: number, cpu: number): LossCode | -1 {
     if (this.tap.observer !== null) this.observe(tx, vector, cpu);
-    if (this.sink === null) return this.lose(Loss.NO_HANDLER, tx);
+    if (this.sink === null) return Loss.NO_HANDLER;
     this.sink.interrupt(x86Intid(cpu, vector), cpu);
-    return Status.OK;
+    return -1;
   }
 
   private lose(loss: LossCode, tx: Transaction): StatusCode {

@@ -1,6 +1,7 @@
 /** Local APICs, and a register page that holds nothing but the interrupt remapping of a VT-d unit. */
 import { DMAR_GCMD_REG, DMAR_GSTS_REG, DMAR_IRTA_REG, iecDescriptor } from '../../../arch/x86/index.ts';
 import { LocalApics } from '../../../machine/x86/apic.ts';
+import { IoApic } from '../../../machine/x86/ioapic.ts';
 import { InterruptRemapping } from '../../../machine/x86/remapping.ts';
 import type { MmioTarget } from '../../../ports/bus.ts';
 import { testContext } from '../../test-context.ts';
@@ -33,6 +34,7 @@ export class X86Host {
   readonly sink = new Recorder();
   readonly remapping = new InterruptRemapping(this.context.memory);
   readonly apics: LocalApics;
+  readonly ioapic: IoApic;
   readonly vectors: X86Vectors;
   readonly plain: X86MsiParent;
   readonly table: IrTable;
@@ -43,6 +45,8 @@ export class X86Host {
     this.apics = new LocalApics(cpus, context.tap, remapping);
     this.apics.sink = this.sink;
     this.apics.attach(context.bus);
+    this.ioapic = new IoApic(this.apics);
+    this.ioapic.attach(context.bus);
     context.bus.map(VTD, 4096, new RemappingPage(remapping));
     this.vectors = new X86Vectors(cpus);
     this.plain = new X86MsiParent(context, this.vectors);
