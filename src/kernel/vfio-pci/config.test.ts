@@ -300,6 +300,22 @@ describe('COMMAND and BARs', () => {
     expect([fn.read(0x10, 4), fn.read(0x1c, 4), fn.read(4, 2)]).toEqual([bar, 0x60, 2]);
   });
 
+  it('a COMMAND that lost MEM is enough for that, and so is a base that changed', () => {
+    const { fn, config } = opened();
+    write(config, 4, 2, 0x0002);
+    fn.put(4, 2, 0);
+    fn.writes.length = 0;
+    write(config, 4, 2, 0x0002);
+    expect(fn.writes.map(({ offset }) => offset)).toEqual([0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x30, 4]);
+    const bar = fn.read(0x10, 4);
+    fn.put(0x10, 4, 0x2000_0000);
+    write(config, 4, 2, 0x0002);
+    expect(fn.read(0x10, 4)).toBe(bar);
+    fn.writes.length = 0;
+    write(config, 4, 2, 0x0002);
+    expect(fn.writes.map(({ offset }) => offset)).toEqual([4]);
+  });
+
   it('INTX_DISABLE is virtual and masks; the high byte alone works too', () => {
     const { fn, config, intx } = opened();
     write(config, 4, 2, 0x0406);

@@ -124,9 +124,20 @@ describe('GET_REGION_INFO', () => {
     expect(region(new Rig({ bars }).open(), 0).flags).toBe(READ_WRITE | MMAP);
   });
 
-  it('an I/O BAR is read and written, never mapped', () => {
-    const rig = new Rig({ bars: [{ type: 'io', size: 0x20 }, null, null, null, null, null] }).open();
+  it('an I/O BAR is read and written at the host bridge’s ports, never mapped, and memory decoding does not matter', () => {
+    const ports = new Uint8Array(0x20);
+    const registers = {
+      read: (offset: number, size: number) => (size === 1 ? ports[offset]! : 0xdead),
+      write: (offset: number, _size: number, value: number) => {
+        ports[offset] = value;
+      },
+    };
+    const ranges = [{ kind: 'registers' as const, offset: 0, size: 0x20, registers }];
+    const rig = new Rig({ bars: [{ type: 'io', size: 0x20, ranges }, null, null, null, null, null] }).open();
     expect(region(rig, 0)).toMatchObject({ flags: READ_WRITE, size: 0x20n });
+    expect(rig.write(0, 3, [0x5a])).toBe(1);
+    expect(rig.read(0, 3, 1)).toEqual(Uint8Array.from([0x5a]));
+    expect(rig.core.state.memoryEnabled).toBe(false);
     expect(named(rig.core.mmap(rig.process, 0, 0x1000, true) as number)).toBe('EINVAL');
   });
 

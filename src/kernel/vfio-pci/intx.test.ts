@@ -141,6 +141,15 @@ describe('INTx', () => {
     expect(eventfd.drain()).toBe(1);
   });
 
+  it('while the guest masks, neither UNMASK nor a loopback gets through', () => {
+    const { rig, eventfd } = enabled();
+    rig.setConfig(4, 2, 0x406);
+    expect(rig.setIrqs(NONE | UNMASK, INTX, 0, 1)).toBe(0);
+    expect(disintx(rig)).toBe(true);
+    expect(rig.setIrqs(NONE | TRIGGER, INTX, 0, 1)).toBe(0);
+    expect(eventfd.count).toBe(0);
+  });
+
   it('without INTx in use the real bit follows the virtual one', () => {
     const rig = new Rig().open();
     rig.setConfig(4, 2, 0x400);
