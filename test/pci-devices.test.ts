@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CapabilityId, capabilities, extendedCapabilities } from '../src/arch/pci/index.ts';
+import { captureFiles } from '../src/cli/capture-files.ts';
 import {
   Bell,
   BellRegister,
@@ -27,7 +28,7 @@ function carry(model: PciFunction) {
   return { ...made, fn };
 }
 
-const captured = (name: string): CapturedFunction => loadDevice(name) as CapturedFunction;
+const captured = (name: string): CapturedFunction => loadDevice(name, {}, captureFiles) as CapturedFunction;
 /** Bytes that software or firmware sets: COMMAND, STATUS, cache line, latency, header type's multi-function bit, BARs, ROM, interrupt line. */
 const HEADER_STATE = new Set([
   4,
@@ -51,7 +52,7 @@ describe('captured functions', () => {
     for (const [name, bdf] of [
       ['nvme', 4096],
       ['igb', 4096],
-      ['capture:edu', 256],
+      ['edu-capture', 256],
     ] as const) {
       const model = captured(name);
       const { fn } = carry(model);
@@ -253,7 +254,7 @@ describe('edu on a machine', () => {
 
   it('generates the configuration space that QEMU shows', () => {
     const { fn } = carry(new Edu());
-    const real = captured('capture:edu').spec.captured!;
+    const real = captured('edu-capture').spec.captured!;
     const differs = Array.from({ length: 256 }, (_, at) => at).filter(
       (at) => !HEADER_STATE.has(at) && fn.configRead(at, 1) !== real[at],
     );

@@ -59,15 +59,28 @@ describe('the shipped captures', () => {
   });
 
   it('open by name, and by path', () => {
-    expect(loadDevice('nvme').spec.deviceId).toBe(0x10);
-    expect(loadDevice('capture:edu').spec.captured).toHaveLength(256);
-    expect(loadDevice('edu').spec.captured).toBeUndefined();
-    expect(openCapture(new URL('../../captures/igb.txt', import.meta.url).pathname)[0].slot).toBe('02:00.0');
-    expect(() => loadDevice('nvmee')).toThrow(
-      /"nvmee" is neither a model nor a capture \(bell, edu, nvme, igb, capture:edu\)/,
-    );
-    expect(() => loadDevice('nvme', { device: 1 })).toThrow(/device: expected an integer from 0 to 0/);
-    expect(() => loadDevice('nvme', { msix: 1 })).toThrow(/msix: no such option/);
+    const { config } = parseLspci(texts.edu)[0];
+    const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
+    const own: Record<string, Uint8Array> = {
+      'my/card.txt': encode(texts.igb + texts.edu),
+      'my/config': config,
+      'my/resource': encode(file('edu.resource')),
+      config,
+    };
+    const files = { shipped: (name: string) => encode(file(name)), read: (path: string) => own[path] ?? null };
+    expect(loadDevice('nvme', {}, files).spec.deviceId).toBe(0x10);
+    expect(loadDevice('edu-capture', {}, files).spec.captured).toHaveLength(256);
+    expect(loadDevice('edu', {}, files).spec.captured).toBeUndefined();
+    expect(loadDevice('my/card.txt', { device: 1 }, files).spec.deviceId).toBe(0x11e8);
+    expect(openCapture('my/config', files)[0].bars[0]?.size).toBe(M);
+    expect(openCapture('config', files)[0].bars[0]?.size).toBe(4096);
+    const refused =
+      (name: string, options = {}) =>
+      () =>
+        loadDevice(name, options, files);
+    expect(refused('nvmee')).toThrow(/"nvmee" is neither a model nor a capture \(bell, edu, nvme, igb, edu-capture\)/);
+    expect(refused('nvme', { device: 1 })).toThrow(/device: expected an integer from 0 to 0/);
+    expect(refused('nvme', { msix: 1 })).toThrow(/msix: no such option/);
   });
 });
 

@@ -2,7 +2,7 @@
 export * from './bell.ts';
 export type { BarClaim, Capture } from './capture.ts';
 export { CaptureError } from './capture-error.ts';
-export { captureNames, loadDevice, openCapture } from './capture-files.ts';
+export { type CaptureFiles, captureNames, loadDevice, openCapture } from './capture-files.ts';
 export { parseLspci, parseSysfs } from './capture-text.ts';
 export * from './captured.ts';
 export * from './edu.ts';
