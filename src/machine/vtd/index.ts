@@ -1,0 +1,2 @@
+/** Intel VT-d. */
+export { type RemappingPart, Vtd } from './vtd.ts';
