@@ -118,9 +118,13 @@ const swWindow = (question: DoorbellQuestion): ReservedSpan | null =>
 /** Candidates are the ends of what is in the way: the lowest free page starts at one of them. */
 function lowestFree(question: DoorbellQuestion): number | null {
   const { granule, aperture } = question;
-  const starts = [aperture.start, ...[...question.mapped, ...question.reserved].map(({ end }) => end + 1)];
+  // Page 0 is left out: a message to address 0 is what an unprogrammed vector sends.
+  const starts = [
+    Math.max(aperture.start, granule),
+    ...[...question.mapped, ...question.reserved].map(({ end }) => end + 1),
+  ];
   const pages = starts.map((start) => Math.ceil(start / granule) * granule).sort((a, b) => a - b);
-  return pages.find((page) => page > 0 && page + granule <= BELOW_4G && obstacleAt(question, page) === null) ?? null;
+  return pages.find((page) => page + granule <= BELOW_4G && obstacleAt(question, page) === null) ?? null;
 }
 
 const chosen = (rule: DoorbellChoice['rule'], iova: number | null, why: string): DoorbellChoice => ({

@@ -1,6 +1,11 @@
 /** The VM's gsi routes: kept here, since KVM only replaces the whole table; changed in batches, committed once. */
-import { KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID } from '../uapi/kvm.ts';
-import type { KvmVm, RoutingEntry } from './kvm-vm.ts';
+import {
+  KVM_IRQ_ROUTING_IRQCHIP,
+  KVM_IRQ_ROUTING_MSI,
+  KVM_MSI_VALID_DEVID,
+  kvm_irq_routing_entry,
+} from '../uapi/kvm.ts';
+import type { KvmVm } from './kvm-vm.ts';
 
 /** A guest's MSI message. */
 export interface GuestMessage {
@@ -16,7 +21,8 @@ const MAX_GSI = 4096;
  */
 export class GsiRoutes {
   readonly #kvm: KvmVm;
-  readonly #entries = new Map<number, RoutingEntry>();
+  /** Entries as KVM takes them, by gsi. */
+  readonly #entries = new Map<number, Uint8Array>();
   readonly #spi: boolean;
   readonly #devid: boolean;
   #dirty = false;
@@ -31,7 +37,7 @@ export class GsiRoutes {
     // The default table goes with the first commit, so the lines are part of every table from here on.
     for (let gsi = 0; gsi < kvm.firstFreeGsi; gsi++) {
       const irqchip = { irqchip: kvm.lineChip, pin: gsi };
-      this.#entries.set(gsi, { gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip } });
+      this.#entries.set(gsi, kvm_irq_routing_entry.bytes({ gsi, type: KVM_IRQ_ROUTING_IRQCHIP, u: { irqchip } }));
     }
   }
 
@@ -78,12 +84,8 @@ export class GsiRoutes {
       data: data >>> 0,
       devid: this.#devid ? devid : 0,
     };
-    this.#entries.set(gsi, {
-      gsi,
-      type: KVM_IRQ_ROUTING_MSI,
-      flags: this.#devid ? KVM_MSI_VALID_DEVID : 0,
-      u: { msi },
-    });
+    const flags = this.#devid ? KVM_MSI_VALID_DEVID : 0;
+    this.#entries.set(gsi, kvm_irq_routing_entry.bytes({ gsi, type: KVM_IRQ_ROUTING_MSI, flags, u: { msi } }));
     this.#dirty = true;
   }
 }

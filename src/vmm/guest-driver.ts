@@ -40,6 +40,8 @@ export class GuestDriver {
   readonly counts = new Int32Array(4096);
   /** Interrupts that nobody had asked for. */
   unexpected = 0;
+  /** A CPU with its interrupts masked: what arrives stays pending until `serve` after it is false again. */
+  paused = false;
   private readonly vm: VirtualMachine;
   /** Slot of an interrupt identifier, or -1. */
   private readonly slots = new Int32Array(INTIDS).fill(-1);
@@ -133,7 +135,7 @@ export class GuestDriver {
   /** Serves what is pending: called by the CPU's signal, and by a guest that polls. Hot. */
   serve(): void {
     const { cpu, slots, counts } = this;
-    for (;;) {
+    while (!this.paused) {
       const intid = cpu.acknowledge();
       if (intid === NOTHING) return;
       const slot = slots[intid];

@@ -3,7 +3,6 @@ import { hex } from '../ports/address.ts';
 import type { EventFdHandle, Kernel, UserBuffer } from '../ports/kernel.ts';
 import * as uapi from '../uapi/kvm.ts';
 import * as arm from '../uapi/kvm-arm64.ts';
-import type { Init } from '../uapi/struct.ts';
 import { check, VfioError } from '../vfio/error.ts';
 import { Resource } from '../vfio/resource.ts';
 import type { GuestGic, GuestMap } from './guest-map.ts';
@@ -11,8 +10,6 @@ import type { GuestGic, GuestMap } from './guest-map.ts';
 /** SPIs of the guest's GIC, as QEMU's virt has them; a multiple of 32 together with the 32 private ones. */
 export const GUEST_SPIS = 256;
 const IOAPIC_PINS = 24;
-
-export type RoutingEntry = Init<typeof uapi.kvm_irq_routing_entry>;
 
 export class KvmVm extends Resource {
   readonly label = 'VM';
@@ -77,8 +74,12 @@ export class KvmVm extends Resource {
     return this.#setAttr(this.#vfio, uapi.KVM_DEV_VFIO_FILE, uapi.KVM_DEV_VFIO_FILE_ADD, BigInt(fd));
   }
 
-  setRouting(entries: readonly RoutingEntry[]): void {
-    const bytes = uapi.kvm_irq_routing.bytes({ nr: entries.length, entries: [...entries] as never });
+  /** @param entries each a `struct kvm_irq_routing_entry` */
+  setRouting(entries: readonly Uint8Array[]): void {
+    const { size } = uapi.kvm_irq_routing_entry;
+    const bytes = new Uint8Array(uapi.kvm_irq_routing.size + entries.length * size);
+    uapi.kvm_irq_routing.patch(bytes, { nr: entries.length });
+    for (const [i, entry] of entries.entries()) bytes.set(entry, uapi.kvm_irq_routing.size + i * size);
     this.call(uapi.KVM_SET_GSI_ROUTING, 'KVM_SET_GSI_ROUTING', bytes);
   }
 

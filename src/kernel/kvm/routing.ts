@@ -6,6 +6,8 @@ import {
   KVM_MSI_VALID_DEVID,
   kvm_irq_routing,
   kvm_irq_routing_entry,
+  kvm_irq_routing_irqchip,
+  kvm_irq_routing_msi,
 } from '../../uapi/kvm.ts';
 import type { RefusalLog } from '../refusal.ts';
 import type { GuestIrqchip } from './irqchip.ts';
@@ -40,18 +42,6 @@ export const pinEntry = (gsi: number, irqchip: number, pin: number): RoutingEntr
   pin,
 });
 
-export const msiEntry = (gsi: number, address: number, data: number, devid: number | null): RoutingEntry => ({
-  gsi,
-  type: KVM_IRQ_ROUTING_MSI,
-  flags: devid === null ? 0 : KVM_MSI_VALID_DEVID,
-  addressLo: address | 0,
-  addressHi: (address / 4294967296) | 0,
-  data: data | 0,
-  devid: devid ?? 0,
-  irqchip: 0,
-  pin: 0,
-});
-
 /**
  * KVM_SET_GSI_ROUTING from user memory, in Linux's order: EFAULT, EINVAL without an irqchip, too many, flags; then each entry. MSI
  * addresses are not looked at: they fail when they are used. The new table, or -errno with the old one still in force.
@@ -80,47 +70,83 @@ export function readRouting(
   return parseEntries(bytes, nr, irqchip, refusals);
 }
 
+const AT = {
+  gsi: kvm_irq_routing_entry.offsetOf('gsi'),
+  type: kvm_irq_routing_entry.offsetOf('type'),
+  flags: kvm_irq_routing_entry.offsetOf('flags'),
+  u: kvm_irq_routing_entry.offsetOf('u'),
+};
+const OF_MSI = {
+  addressLo: kvm_irq_routing_msi.offsetOf('address_lo'),
+  addressHi: kvm_irq_routing_msi.offsetOf('address_hi'),
+  data: kvm_irq_routing_msi.offsetOf('data'),
+  devid: kvm_irq_routing_msi.offsetOf('devid'),
+};
+const OF_PIN = kvm_irq_routing_irqchip.offsetOf('pin');
+
+/** Reads by offset: a VMM gives the table anew with each change of a vector. */
 function parseEntries(
   bytes: Uint8Array,
   nr: number,
   irqchip: GuestIrqchip,
   refusals: RefusalLog,
 ): RoutingTable | number {
-  const raw = Array.from({ length: nr }, (_, i) => kvm_irq_routing_entry.read(bytes, i * kvm_irq_routing_entry.size));
-  const beyond = raw.find((entry) => entry.gsi >= KVM_MAX_IRQ_ROUTES);
-  if (beyond !== undefined) {
-    return refusals.refuse('EINVAL', `gsi ${beyond.gsi} is not below ${KVM_MAX_IRQ_ROUTES}`, 'gsi');
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const { size } = kvm_irq_routing_entry;
+  for (let i = 0; i < nr; i += 1) {
+    const gsi = view.getUint32(i * size + AT.gsi, true);
+    if (gsi < KVM_MAX_IRQ_ROUTES) continue;
+    return refusals.refuse('EINVAL', `gsi ${gsi} is not below ${KVM_MAX_IRQ_ROUTES}`, 'gsi');
   }
-  const table = new Map<number, RoutingEntry[]>();
-  for (const { gsi, type, flags, u } of raw) {
-    const allowed = type === KVM_IRQ_ROUTING_MSI ? KVM_MSI_VALID_DEVID : 0;
-    if ((flags & ~allowed) !== 0) {
-      return refusals.refuse('EINVAL', `gsi ${gsi}: flags ${flags} of an entry of type ${type}`, 'flags');
-    }
-    const others = table.get(gsi) ?? [];
-    const clash = others.some(
-      (other) =>
-        type !== KVM_IRQ_ROUTING_IRQCHIP ||
-        other.type !== KVM_IRQ_ROUTING_IRQCHIP ||
-        other.irqchip === u.irqchip.irqchip,
-    );
-    if (clash)
-      return refusals.refuse('EINVAL', `gsi ${gsi} has two entries that are not pins of distinct irqchips`, 'gsi');
-    if (type === KVM_IRQ_ROUTING_IRQCHIP) {
-      const { irqchip: chip, pin } = u.irqchip;
-      if (!irqchip.hasPin(chip, pin)) {
-        return refusals.refuse('EINVAL', `gsi ${gsi}: ${irqchip.name} has no pin ${pin} on irqchip ${chip}`, 'pin');
-      }
-      table.set(gsi, [...others, pinEntry(gsi, chip, pin)]);
-    } else if (type === KVM_IRQ_ROUTING_MSI) {
-      const { address_lo, address_hi, data, devid } = u.msi;
-      const address = { addressLo: address_lo | 0, addressHi: address_hi | 0 };
-      table.set(gsi, [{ ...pinEntry(gsi, 0, 0), type, flags, ...address, data: data | 0, devid: devid | 0 }]);
-    } else {
-      return refusals.refuse('EINVAL', `gsi ${gsi}: unknown entry type ${type}`, 'type');
-    }
+  const table = new Map<number, readonly RoutingEntry[]>();
+  for (let i = 0; i < nr; i += 1) {
+    const entry = parseEntry(view, i * size, table, irqchip, refusals);
+    if (typeof entry === 'number') return entry;
+    const others = table.get(entry.gsi);
+    table.set(entry.gsi, others === undefined ? [entry] : [...others, entry]);
   }
   return table;
+}
+
+/** kvm_set_irq_routing and setup_routing_entry for one entry, in their order. */
+function parseEntry(
+  view: DataView,
+  at: number,
+  table: RoutingTable,
+  irqchip: GuestIrqchip,
+  refusals: RefusalLog,
+): RoutingEntry | number {
+  const gsi = view.getUint32(at + AT.gsi, true);
+  const type = view.getUint32(at + AT.type, true);
+  const flags = view.getUint32(at + AT.flags, true);
+  const u = at + AT.u;
+  const chip = view.getUint32(u, true);
+  const allowed = type === KVM_IRQ_ROUTING_MSI ? KVM_MSI_VALID_DEVID : 0;
+  if ((flags & ~allowed) !== 0) {
+    return refusals.refuse('EINVAL', `gsi ${gsi}: flags ${flags} of an entry of type ${type}`, 'flags');
+  }
+  const pins = type === KVM_IRQ_ROUTING_IRQCHIP;
+  const others = table.get(gsi) ?? [];
+  if (others.some((other) => !pins || other.type !== KVM_IRQ_ROUTING_IRQCHIP || other.irqchip === chip)) {
+    return refusals.refuse('EINVAL', `gsi ${gsi} has two entries that are not pins of distinct irqchips`, 'gsi');
+  }
+  if (pins) {
+    const pin = view.getUint32(u + OF_PIN, true);
+    if (irqchip.hasPin(chip, pin)) return pinEntry(gsi, chip, pin);
+    return refusals.refuse('EINVAL', `gsi ${gsi}: ${irqchip.name} has no pin ${pin} on irqchip ${chip}`, 'pin');
+  }
+  if (type !== KVM_IRQ_ROUTING_MSI) return refusals.refuse('EINVAL', `gsi ${gsi}: unknown entry type ${type}`, 'type');
+  return {
+    gsi,
+    type,
+    flags,
+    addressLo: view.getInt32(u + OF_MSI.addressLo, true),
+    addressHi: view.getInt32(u + OF_MSI.addressHi, true),
+    data: view.getInt32(u + OF_MSI.data, true),
+    devid: view.getInt32(u + OF_MSI.devid, true),
+    irqchip: 0,
+    pin: 0,
+  };
 }
 
 /** What an irqfd keeps of the table: its gsi's entry, or null unless there is exactly one (never injected atomically then). */
