@@ -16,7 +16,7 @@ export class ClientBuffer implements UserBuffer {
     this.length = length;
   }
 
-  /** @throws RangeError when freed, or when the buffer is longer than one array of the machine's memory (64 MiB): use `at` then. */
+  /** @throws RangeError when freed, or when the buffer lies in several arrays of the machine's memory (2 GiB and more): use `at` then. */
   get bytes(): Uint8Array {
     this.whole ??= this.at(0, this.length);
     return this.mapped ? this.whole : this.at(0, this.length);

@@ -105,7 +105,7 @@ describe('the Kernel port of a simulated process', () => {
     expect(() => mapping.read32(0)).toThrow(RangeError);
   });
 
-  it('allocates memory as bytes, up to an array of the machine, and in parts beyond', () => {
+  it('allocates memory as bytes', () => {
     const { client } = setUp();
     const buffer = client.allocate(8192, 65536);
     if (typeof buffer === 'number') throw new Error('no memory');
@@ -117,7 +117,7 @@ describe('the Kernel port of a simulated process', () => {
     expect(() => buffer.bytes).toThrow(RangeError);
     const large = client.allocate(0x800_0000);
     if (typeof large === 'number') throw new Error('no memory');
-    expect(() => large.bytes).toThrow(RangeError);
+    expect(large.bytes).toHaveLength(0x800_0000);
     expect(client.allocate(0x4000_0000)).toBe(-12);
     expect(client.refusal()).toMatchObject({ code: 'ENOMEM', field: 'length' });
     expect(() => client.allocate(0)).toThrow(RangeError);

@@ -45,6 +45,19 @@ describe('user memory', () => {
     expect(pinned.runs[0].pa % 0x20_0000).toBe(0);
   });
 
+  it('is one view beyond 64 MiB too, which copies and frames agree with', () => {
+    const { context, memory } = setUp();
+    memory.allocate(4096);
+    const length = 0xc00_0000;
+    const address = memory.allocate(length);
+    memory.copyOut(address + 0x7ff_fffe, Uint8Array.of(1, 2, 3, 4));
+    const view = memory.view(address, length)!;
+    expect([...view.subarray(0x7ff_fffe, 0x800_0002)]).toEqual([1, 2, 3, 4]);
+    view[length - 4] = 9;
+    const pinned = memory.pin(address, length, true) as PinnedPages;
+    expect(context.memory.read32(pinned.runs[0].pa + length - 4)).toBe(9);
+  });
+
   it('is one view up to 64 MiB, whatever was allocated before', () => {
     const { memory } = setUp();
     for (const length of [0x100_0000, 0x300_0000, 0x123_4000, 0x400_0000]) {

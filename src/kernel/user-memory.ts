@@ -40,6 +40,8 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
     const block =
       FrameBlock.allocate(this.memory, size, natural) ?? FrameBlock.allocate(this.memory, size, this.pageSize);
     if (block === null) return -ERRNO.ENOMEM;
+    // Longer memory becomes one array now, before anything touches a part of it.
+    if (size > LARGEST_ALIGNMENT) this.memory.view(block.pa, size);
     this.vmas.insert({ start, end: start + size, pa: block.pa, write, block, mapping: null });
     this.next = start + size + this.pageSize;
     return start;

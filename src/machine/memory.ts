@@ -7,6 +7,8 @@ import { FrameAllocator } from './frames.ts';
 const SEGMENT = 64 * 1024 * 1024;
 const WORDS = SEGMENT / 4;
 const PAGE = 4096;
+/** What every supported engine can hold in one ArrayBuffer. */
+const LONGEST_ARRAY = 2 ** 31;
 const NOTHING = new Int32Array(0);
 
 interface Backed {
@@ -102,10 +104,12 @@ export class RamMemory implements PhysicalMemory {
 
   view(pa: number, length: number): Uint8Array | null {
     const index = Math.floor(pa / SEGMENT);
+    const last = Math.floor((pa + length - 1) / SEGMENT);
+    if (last > index && !this.isJoined(index, last)) return null;
     const segment = this.segments[index] ?? null;
-    const offset = pa - index * SEGMENT;
-    if (segment === null || offset + length > SEGMENT) return null;
-    return new Uint8Array((segment.length === 0 ? this.touch(index) : segment).buffer, offset, length);
+    if (segment === null) return null;
+    const { buffer, byteOffset } = segment.length === 0 ? this.touch(index) : segment;
+    return new Uint8Array(buffer, byteOffset + (pa - index * SEGMENT), length);
   }
 
   allocate(length: number, alignment = PAGE): Hpa | null {
@@ -161,6 +165,23 @@ export class RamMemory implements PhysicalMemory {
     // Address 0 is no allocation's answer, and a PC's first MiB belongs to the firmware.
     const reserved = base === 0 ? 0x10_0000 : 0;
     this.frames.add(base + reserved, size - reserved);
+  }
+
+  /** Are these segments parts of one array? They become it when nobody has touched any of them. */
+  private isJoined(first: number, last: number): boolean {
+    const parts = this.segments.slice(first, last + 1);
+    if (parts.length !== last - first + 1) return false;
+    if (parts.every((part) => part !== null && part.length === 0)) return this.join(first, parts.length);
+    return parts.every(
+      (part, i) => part?.buffer === parts[0]?.buffer && part?.byteOffset === (parts[0]?.byteOffset ?? 0) + i * SEGMENT,
+    );
+  }
+
+  private join(first: number, count: number): boolean {
+    if (count * SEGMENT > LONGEST_ARRAY) return false;
+    const buffer = new ArrayBuffer(count * SEGMENT);
+    for (let i = 0; i < count; i++) this.segments[first + i] = new Int32Array(buffer, i * SEGMENT, WORDS);
+    return true;
   }
 
   private touch(index: number): Int32Array {

@@ -100,17 +100,20 @@ describe('VFIO_DEVICE_FEATURE', () => {
   });
 
   it('ENOTTY: features of migration, whatever is asked of them, and ids that nobody knows', () => {
-    const { feature } = setUp();
+    const { feature, client } = setUp();
+    expect(feature(PROBE | GET | 12)).toBe(-25);
+    expect(client.refusal()?.why).toContain('cannot migrate');
     expect([1, 2, 6, 7, 8, 9, 12].map((id) => feature(PROBE | GET | id))).toEqual(Array(7).fill(-25));
     expect(feature(PROBE | 0xbe11)).toBe(-25);
   });
 
   it('EINVAL before the probe: an operation that the feature has not; a probe needs no payload', () => {
-    const { feature } = setUp();
+    const { feature, client } = setUp();
     expect(feature(PROBE | GET)).toBe(-22);
     expect(feature(PROBE | SET, 0)).toBe(0);
     expect(feature(PROBE, 0)).toBe(0);
     expect(feature(0, 0)).toBe(-22);
+    expect(client.refusal()?.why).toContain('none of GET, SET, PROBE');
     expect(feature(SET, 15)).toBe(-22);
   });
 
