@@ -3,7 +3,9 @@ import { parseArgs } from 'node:util';
 import { ADDRESS_LIMIT } from '../../ports/address.ts';
 import { UsageError } from '../usage.ts';
 
-export type DoorbellOption = { readonly policy: 'auto' | 'window' | 'none' } | { readonly policy: 'address'; readonly iova: bigint };
+export type DoorbellOption =
+  | { readonly policy: 'auto' | 'window' | 'none' }
+  | { readonly policy: 'address'; readonly iova: bigint };
 
 export interface RingOptions {
   /** Preset or path of a host file. */
@@ -32,7 +34,10 @@ export function parseRingOptions(args: readonly string[]): RingOptions {
     host: values.host ?? 'arm-its',
     device: values.device ?? null,
     doorbell: doorbell(values.doorbell ?? 'auto'),
-    vectors: values.vectors === undefined ? null : integer('--vectors', values.vectors, 1, MAX_VECTORS, 'MSI-X has at most 2,048 vectors'),
+    vectors:
+      values.vectors === undefined
+        ? null
+        : integer('--vectors', values.vectors, 1, MAX_VECTORS, 'MSI-X has at most 2,048 vectors'),
     count: values.count === undefined ? null : integer('--count', values.count, 1, MAX_COUNT),
     acknowledge: values['no-ack'] !== true,
     allowUnsafeInterrupts: values['allow-unsafe-interrupts'] === true,
@@ -68,9 +73,13 @@ function parse(args: readonly string[]) {
 function integer(option: string, text: string, low: number, high: number, why?: string): number {
   const plain = text.replaceAll('_', '').replaceAll(',', '');
   const value = /^\d+(e\d+)?$/.test(plain) ? Number(plain) : Number.NaN;
-  if (!Number.isSafeInteger(value)) throw new UsageError(`${option}: expected a whole number, got ${JSON.stringify(text)}`, 'ring');
+  if (!Number.isSafeInteger(value))
+    throw new UsageError(`${option}: expected a whole number, got ${JSON.stringify(text)}`, 'ring');
   if (value < low || value > high) {
-    throw new UsageError(`${option}: ${value} is not in ${low} to ${high}${why === undefined ? '' : `; ${why}`}`, 'ring');
+    throw new UsageError(
+      `${option}: ${value} is not in ${low} to ${high}${why === undefined ? '' : `; ${why}`}`,
+      'ring',
+    );
   }
   return value;
 }
@@ -78,7 +87,10 @@ function integer(option: string, text: string, low: number, high: number, why?: 
 function doorbell(text: string): DoorbellOption {
   if (text === 'auto' || text === 'window' || text === 'none') return { policy: text };
   if (!/^0x[0-9a-f_]+$/i.test(text) || !/[0-9a-f]/i.test(text.slice(2))) {
-    throw new UsageError(`--doorbell: expected auto, window, none or an address such as 0x90000000, got ${JSON.stringify(text)}`, 'ring');
+    throw new UsageError(
+      `--doorbell: expected auto, window, none or an address such as 0x90000000, got ${JSON.stringify(text)}`,
+      'ring',
+    );
   }
   const iova = BigInt(text.replaceAll('_', ''));
   if (iova >= 1n << 64n) throw new UsageError(`--doorbell: ${text} does not fit 64 bits`, 'ring');

@@ -1,13 +1,14 @@
 /** Boots a simulated Linux on a machine: probes what is there, in Linux' order, and binds drivers. */
+
+import { Command, Header } from '../../arch/pci/index.ts';
 import type { Machine } from '../../machine/machine.ts';
 import type { SlotSpec } from '../../machine/spec.ts';
-import { Command, Header } from '../../arch/pci/index.ts';
 import type { IommuDriver } from '../../ports/iommu.ts';
 import { pciName } from '../../ports/pci.ts';
 import { VFIO_DEVICE_FEATURE_BELFRY_DOORBELL } from '../../uapi/index.ts';
 import { SimKernelClient } from '../client.ts';
 import { defaultModuleParameters, type KernelContext, type ModuleParameters } from '../context.ts';
-import { ArmSmmuV3Driver, IommuGroups } from '../iommu/index.ts';
+import { ArmSmmuV3Driver, type IommuGroup, IommuGroups } from '../iommu/index.ts';
 import { createDmaCookie } from '../irq/dma-cookie.ts';
 import { IrqCore } from '../irq/irq-core.ts';
 import { setMsiCookie } from '../irq/msi-cookie.ts';
@@ -17,8 +18,10 @@ import { type LocalProcess, SimKernel } from '../kernel.ts';
 import { createKvm, type Kvm } from '../kvm/index.ts';
 import { enumeratePci } from '../pci/enumerate.ts';
 import type { PciDevice } from '../pci/pci-device.ts';
+import { claimsDma, hostDriver, type PciDriver, PciDrivers, vfioPciDriver } from '../pci-drivers.ts';
 import type { ProcessOptions } from '../process.ts';
 import { RefusalLog } from '../refusal.ts';
+import { mountSysfs } from '../sysfs/index.ts';
 import { Vfio } from '../vfio/vfio-main.ts';
 import { VfioPciCore } from '../vfio-pci/core.ts';
 import { DoorbellControl } from '../vfio-pci/doorbell.ts';
@@ -47,6 +50,7 @@ export class Host {
   readonly iommuDriver: IommuDriver | null;
   readonly groups: IommuGroups | null;
   readonly pciDevices: readonly PciDevice[];
+  readonly drivers: PciDrivers<PciDevice>;
   private readonly platform: InterruptPlatform;
 
   constructor(machine: Machine, options: BootOptions) {
@@ -67,7 +71,9 @@ export class Host {
     this.vfio = new Vfio(this.kernel);
     this.kvm = createKvm(context, { architecture: machine.spec.architecture });
     this.kernel.mount('/dev/kvm', { kind: 'device', mode: 0o660, uid: 0, open: () => this.kvm.openFile() });
-    this.bindDrivers();
+    this.drivers = this.bindDrivers();
+    const groups = (): readonly IommuGroup[] => this.groups?.groups ?? [];
+    mountSysfs(this.kernel, { core: this.drivers, vfio: this.vfio, cpus: machine.spec.cpus, groups });
   }
 
   /** A new process, and the Kernel port as it sees it. */
@@ -95,7 +101,7 @@ export class Host {
 
   private makeGroups(driver: IommuDriver): IommuGroups {
     const groups = new IommuGroups(this.context, driver, {
-      isBoundToHostDriver: (dev) => dev.driver !== null && dev.driver !== 'vfio-pci' && dev.driver !== 'pcieport',
+      isBoundToHostDriver: (dev) => claimsDma(dev.driver),
     });
     groups.setMsiIsolated((dev) => this.platform.msiParent(dev)?.isolated ?? false);
     const result = groups.addAll(this.pciDevices);
@@ -122,31 +128,43 @@ export class Host {
     return [at.address.device, rotated];
   }
 
-  private bindDrivers(): void {
-    const drivers = driversOf(this.machine);
+  /** Ports first, then what the machine's spec names for each function, through driver_override as an administrator would. */
+  private bindDrivers(): PciDrivers<PciDevice> {
+    const drivers = new PciDrivers<PciDevice>(this.context, this.pciDevices);
+    drivers.register(portDriver());
+    drivers.register(vfioPciDriver(this.context, this.vfio, (dev) => this.vfioPciOps(dev)));
+    const wanted = driversOf(this.machine);
+    const others = new Set([...wanted.values()].filter((name) => name !== null && name !== 'vfio-pci'));
+    for (const name of others) drivers.register(hostDriver<PciDevice>(name as string, () => false));
     for (const dev of this.pciDevices) {
-      if (dev.isBridge) {
-        dev.driver = 'pcieport';
-        dev.configWrite(Header.COMMAND, 2, dev.configRead(Header.COMMAND, 2) | Command.MEMORY | Command.BUS_MASTER);
-        continue;
-      }
-      const driver = drivers.get(dev.name) ?? null;
-      if (driver === 'vfio-pci') this.bindVfioPci(dev);
-      else dev.driver = driver;
+      const driver = wanted.get(dev.name) ?? null;
+      if (driver === null) continue;
+      drivers.setOverride(dev, driver);
+      drivers.bind(dev, driver);
     }
+    return drivers;
   }
 
-  private bindVfioPci(dev: PciDevice): void {
+  private vfioPciOps(dev: PciDevice): VfioPciCore {
     const core = new VfioPciCore(this.context, dev, this.msi, { devices: this.pciDevices });
     const doorbell = new DoorbellControl(this.context, dev, this.msi);
     core.setFeatureHandler(VFIO_DEVICE_FEATURE_BELFRY_DOORBELL, (process, flags, address, size) =>
       doorbell.feature(process, flags, address, size),
     );
-    const device = this.vfio.register(dev, core);
-    if (typeof device === 'number') return;
-    dev.driver = 'vfio-pci';
+    return core;
   }
 }
+
+/** pcieport: bridges decode, and forward requests upstream. */
+const portDriver = (): PciDriver<PciDevice> => ({
+  name: 'pcieport',
+  matches: (dev) => dev.isBridge,
+  probe(dev) {
+    dev.configWrite(Header.COMMAND, 2, dev.configRead(Header.COMMAND, 2) | Command.MEMORY | Command.BUS_MASTER);
+    return 0;
+  },
+  remove: () => 0,
+});
 
 /** Boots a kernel on a machine. @throws Error when the machine's own parts do not come up. */
 export const bootLinux = (machine: Machine, options: BootOptions = {}): Host => new Host(machine, options);
