@@ -383,6 +383,31 @@ describe('rule 16: armed vectors move', () => {
     expect(host.type1.reservations).toEqual([]);
   });
 
+  it('gives the old reservation up last, and takes the new one first', () => {
+    const host = new DoorbellHost();
+    const dev = host.attached({ msix: 1 });
+    host.set(dev, { iova: 0x900_0000 });
+    host.enable(dev, 1);
+    const order: string[] = [];
+    const { type1 } = host;
+    const [reserve, release] = [type1.reserve.bind(type1), type1.release.bind(type1)];
+    type1.reserve = (...given) => void [order.push('reserve'), reserve(...given)];
+    type1.release = (...given) => void [order.push('release'), release(...given)];
+    host.domain(dev).onUnmap = () => order.push('unmap');
+    host.set(dev, { iova: 0xa00_0000 });
+    host.set(dev, { size: 0 });
+    expect(order).toEqual(['reserve', 'unmap', 'release', 'unmap', 'release']);
+  });
+
+  it('vectors that do not move do not hinder others’ ranges from growing', () => {
+    const host = new DoorbellHost();
+    const dev = host.attached({ msix: 4 });
+    host.set(dev, { start: 3, count: 1, iova: 0x900_0000 });
+    host.enable(dev, 2);
+    expect(host.set(dev, { start: 3, count: 1, iova: 0x900_0000, size: 0x2000 })).toBe(0);
+    expect(host.type1.reservations).toEqual([{ start: 0x900_0000, end: 0x900_1fff }]);
+  });
+
   it('EADDRINUSE for a range over the page that the vectors still use', () => {
     const host = new DoorbellHost();
     const dev = host.attached();

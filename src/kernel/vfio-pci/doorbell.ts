@@ -284,23 +284,40 @@ export class DoorbellControl implements UserDoorbell {
     const keep = (setting: DoorbellSetting | null): boolean =>
       setting !== null && given !== null && setting.iova === given.iova && setting.size === given.size;
     const fresh = old.map((setting) => (keep(setting) ? setting : given === null ? null : { ...given, range: null }));
-    const changed = old.filter((setting, i) => setting !== fresh[i]);
-    for (const setting of changed) setting?.range?.drop();
-    let error = site === null ? 0 : this.hold(fresh, site);
-    if (error === 0) {
-      this.settings.put(target, fresh);
-      const moving = armed.filter(({ desc }, i) => !sameRange(before[i]!, this.settings.of(target.mode, desc.index)));
-      error = moveVectors(this.context, this.msi, this.owned, moving);
-    }
+    this.settings.put(target, fresh);
+    const moving = armed.filter(({ desc }, i) => !sameRange(before[i]!, this.settings.of(target.mode, desc.index)));
+    const leaving = old.filter((setting, i) => setting !== fresh[i]);
+    const coming = fresh.filter((setting, i) => setting !== old[i]);
+    const error = moving.length === 0 ? this.exchange(leaving, coming, site) : this.move(leaving, coming, site, moving);
+    if (error < 0) this.settings.put(target, old);
+    return error;
+  }
+
+  /** No vector moves: what leaves makes room first, so that a range may grow over its predecessor. 0, or -errno with nothing changed. */
+  private exchange(leaving: readonly Place[], coming: readonly Place[], site: DoorbellSite | null): number {
+    for (const setting of leaving) setting?.range?.drop();
+    const error = site === null ? 0 : this.hold(coming, site);
     if (error === 0) return 0;
-    this.settings.put(target, old);
-    for (const setting of fresh) if (setting !== null && !old.includes(setting)) setting.range?.drop();
-    for (const setting of changed) setting?.range?.regain();
+    for (const setting of coming) setting?.range?.drop();
+    for (const setting of leaving) setting?.range?.regain();
+    return error;
+  }
+
+  /** Vectors move: old and new stand side by side until the old pages are gone, and only then the old is given up. */
+  private move(
+    leaving: readonly Place[],
+    coming: readonly Place[],
+    site: DoorbellSite | null,
+    vectors: readonly MsiVector[],
+  ): number {
+    const held = site === null ? 0 : this.hold(coming, site);
+    const error = held < 0 ? held : moveVectors(this.context, this.msi, this.owned, vectors);
+    for (const setting of error < 0 ? coming : leaving) setting?.range?.drop();
     return error;
   }
 
   /** Reserves for every setting that is not yet. 0, or -errno with those that were done left for the caller to drop. */
-  private hold(settings: readonly (DoorbellSetting | null)[], site: DoorbellSite): number {
+  private hold(settings: readonly Place[], site: DoorbellSite): number {
     const ranges = doorbellRanges(this.context, site.dma);
     for (const setting of settings) {
       if (setting === null || setting.range !== null) continue;
@@ -311,6 +328,9 @@ export class DoorbellControl implements UserDoorbell {
     return 0;
   }
 }
+
+/** What a vector or an index has, or null. */
+type Place = DoorbellSetting | null;
 
 const sameRange = (a: DoorbellSetting | null, b: DoorbellSetting | null): boolean =>
   a === b || (a !== null && b !== null && a.iova === b.iova && a.size === b.size);

@@ -38,11 +38,6 @@ export class DoorbellPages {
     return [...this.byIova.values()];
   }
 
-  /** A slot that is mapped inside [start, end], or null. */
-  within(span: IovaSpan): DoorbellSlot | null {
-    return this.slots.find((slot) => slot.iova <= span.end && slot.iova + this.granule - 1 >= span.start) ?? null;
-  }
-
   /** One vector more for the doorbell's page in the range: its slot, or the first free one, mapped. The IOVA, or -errno. */
   acquire(range: IovaSpan, doorbell: number): number {
     const pa = this.page(doorbell);

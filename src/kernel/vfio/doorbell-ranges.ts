@@ -6,7 +6,6 @@ import { msiCookie } from '../irq/msi-cookie.ts';
 import type { TakenRanges } from '../irq/type1-cookie.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { DmaContext, IovaSpan } from './doorbell-context.ts';
-import { doorbellPages } from './doorbell-pages.ts';
 
 /** A reserved range [iova, iova + size), in bytes. */
 export class DoorbellRange implements IovaSpan {
@@ -108,11 +107,11 @@ export class DoorbellRanges implements TakenRanges {
     if (region !== undefined) return `the reserved region ${region.type} ${show(region)}`;
     const other = this.list.find((range) => overlap(wanted, range));
     if (other !== undefined) return `the doorbell range ${show(other)}, and only the identical range can be shared`;
-    return this.mappedPage(wanted);
+    return this.windowPage(wanted);
   }
 
-  /** Doorbells that stand there already: the kernel's own, or of a range that is being replaced while its vectors are armed. */
-  private mappedPage(wanted: IovaSpan): string | null {
+  /** A doorbell that the kernel's window placed there. */
+  private windowPage(wanted: IovaSpan): string | null {
     for (const domain of this.dma.domains) {
       for (const page of msiCookie(domain)?.pages ?? []) {
         const span = { start: page.iova, end: page.iova + this.context.pageSize - 1 };
@@ -120,8 +119,6 @@ export class DoorbellRanges implements TakenRanges {
           return `the kernel's own doorbell page ${hex(page.iova)}, which lives as long as its domain`;
         }
       }
-      const slot = doorbellPages(this.context, this.dma.kind, domain).within(wanted);
-      if (slot !== null) return `the doorbell page ${hex(slot.iova)}, which ${slot.vectors} vectors still use`;
     }
     return null;
   }
