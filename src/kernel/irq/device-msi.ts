@@ -76,7 +76,7 @@ export class DeviceMsi {
     this.hardware.flush();
     for (const { desc } of vectors) {
       this.parent.deactivate(desc);
-      if (this.parent.ownDispatch !== true) this.services.irqs.dissociate(desc.hwirq);
+      this.services.irqs.dissociate(desc.hwirq);
     }
     this.parent.free(
       this.dev,
@@ -88,7 +88,7 @@ export class DeviceMsi {
   private start(vector: MsiVector): void {
     this.vectors.push(vector);
     this.byIndex.set(vector.desc.index, vector);
-    if (this.parent.ownDispatch !== true) this.services.irqs.associate(vector.desc.hwirq, vector.desc.irq);
+    this.services.irqs.associate(vector.desc.hwirq, vector.desc.irq);
     this.parent.activate(vector.desc);
     vector.recompose();
   }

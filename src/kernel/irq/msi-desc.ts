@@ -15,7 +15,7 @@ export class MsiDesc {
   readonly index: number;
   /** Linux irq number. */
   readonly irq: number;
-  /** The parent controller's interrupt: LPI, SPI, x86 vector or remapping handle. */
+  /** The parent controller's interrupt, as it arrives at InterruptSink.interrupt: LPI, SPI, or x86's vector with its CPU. */
   hwirq = -1;
   /** Set by prepare: the doorbell's IOVA page (address >> shift << shift), and log2 of its size; shift 0: the message carries the physical address. */
   doorbellIova = 0;

@@ -15,11 +15,6 @@ export interface MsiParent {
   /** IRQ_DOMAIN_FLAG_ISOLATED_MSI. */
   readonly isolated: boolean;
   readonly msix: boolean;
-  /**
-   * True: the parent's own InterruptSink finds the irq and calls IrqCore.handle (x86, where a vector means something else on each CPU). Else the
-   * MSI core tells the irq core that interrupt id `desc.hwirq` is `desc.irq`, from allocation to freeing.
-   */
-  readonly ownDispatch?: boolean;
   /** The frames that hold the doorbells of its messages: whether a mapped page holds anything else is judged by them. */
   readonly doorbells?: readonly DoorbellPage[];
   /** More than one message with plain MSI. */

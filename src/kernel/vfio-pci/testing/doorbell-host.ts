@@ -200,3 +200,21 @@ export class DoorbellHost extends MsiHost {
     };
   }
 }
+
+/** The translation frame of the n-th ITS. */
+export const frame = (n: number) => ({ base: ITS + n * 0x2_0000, size: 0x1_0000, register: 0x40, isolated: true });
+
+/** Attaches as iommufd does: reserve and install, then switch. */
+export function attach(host: DoorbellHost, dev: Bell, ioas: FakeIoas, domain = ioas.hwpt()): number {
+  const move = dev.bell.beginMove({ dma: ioas, domain });
+  if (typeof move === 'number') return move;
+  host.watch(domain);
+  dev.iommuGroup.replace(domain);
+  move.commit();
+  return 0;
+}
+
+export function detach(dev: Bell): void {
+  dev.iommuGroup.detach();
+  dev.bell.detach();
+}
