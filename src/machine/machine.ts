@@ -12,8 +12,10 @@ import { PciRoot } from './pci/root.ts';
 import { Smmu } from './smmu/smmu.ts';
 import type { GicSpec, MachineSpec } from './spec.ts';
 import { createTap } from './tap.ts';
+import { Vtd } from './vtd/vtd.ts';
 import { JobQueue, SimClock } from './work.ts';
 import { LocalApics } from './x86/apic.ts';
+import { IoApic } from './x86/ioapic.ts';
 import { InterruptRemapping } from './x86/remapping.ts';
 
 /** Makes the model that a slot names; devices/ has one. @throws RangeError for a device or an option that does not exist. */
@@ -22,7 +24,9 @@ export type CreateDevice = (
   options: Readonly<Record<string, number | string | boolean>>,
 ) => PciFunction;
 
-/** GIC interrupt id of the host bridge's INTA; INTB to INTD follow. */
+/** I/O APIC pin of the host bridge's INTA; INTB to INTD follow. */
+export const INTX_PIN = 16;
+/** GIC interrupt id of the same. */
 export const INTX_INTID = 35;
 
 /** The interrupt controllers of an Arm machine. */
@@ -37,6 +41,7 @@ export interface ArmInterrupts {
 export interface X86Interrupts {
   readonly type: 'x86';
   readonly apics: LocalApics;
+  readonly ioapic: IoApic;
   readonly remapping: InterruptRemapping | null;
 }
 
@@ -47,7 +52,7 @@ export class Machine {
   readonly clock = new SimClock();
   readonly memory: RamMemory;
   readonly bus: SystemBus;
-  readonly iommu: Smmu | null;
+  readonly iommu: Smmu | Vtd | null;
   readonly interrupts: ArmInterrupts | X86Interrupts;
   readonly pci: PciRoot;
 
@@ -56,8 +61,9 @@ export class Machine {
     this.spec = spec;
     this.memory = new RamMemory(spec.memory);
     this.bus = new SystemBus(this.memory);
+    this.interrupts =
+      spec.interrupts.type === 'gic' ? this.makeGic(spec.interrupts) : this.makeX86(spec.interrupts.remapping);
     this.iommu = this.makeIommu();
-    this.interrupts = spec.interrupts.type === 'gic' ? this.makeGic(spec.interrupts) : this.makeX86(spec.interrupts.remapping);
     this.pci = this.makePci(this.iommu);
     this.pci.addSlots(spec.pci.slots, createDevice);
     this.bus.map(spec.pci.ecam, 2 ** 28, this.pci.ecam);
@@ -70,13 +76,14 @@ export class Machine {
     else this.interrupts.apics.sink = sink;
   }
 
-  private makeIommu(): Smmu | null {
+  /** The VT-d unit's register page holds the interrupt remapping too. */
+  private makeIommu(): Smmu | Vtd | null {
     const { iommu } = this.spec;
     if (iommu === null) return null;
-    const { memory, tap, bus } = this;
-    if (iommu.type === 'intel-vtd') throw new Error('x86');
-    const unit = new Smmu(iommu, memory, tap);
-    unit.attach(bus);
+    const { memory, tap, interrupts } = this;
+    const remapping = interrupts.type === 'x86' ? interrupts.remapping : null;
+    const unit = iommu.type === 'smmuv3' ? new Smmu(iommu, memory, tap) : new Vtd(iommu, memory, tap, remapping);
+    unit.attach(this.bus);
     return unit;
   }
 
@@ -91,14 +98,16 @@ export class Machine {
   private makeX86(remap: boolean): X86Interrupts {
     const remapping = remap ? new InterruptRemapping(this.memory) : null;
     const apics = new LocalApics(this.spec.cpus, this.tap, remapping);
-    apics.attach(this.bus);
-    return { type: 'x86', apics, remapping };
+    const ioapic = new IoApic(apics);
+    for (const part of [apics, ioapic]) part.attach(this.bus);
+    return { type: 'x86', apics, ioapic, remapping };
   }
 
   private makePci(iommu: Iommu | null): PciRoot {
     const { spec, bus, tap, work, clock } = this;
     const setIntx = (line: number, asserted: boolean): void => {
       if (this.interrupts.type === 'gic') this.interrupts.gic.setLine(INTX_INTID + line, asserted);
+      else this.interrupts.ioapic.setLine(INTX_PIN + line, asserted);
     };
     return new PciRoot({ ...spec.pci, bus, tap, work, clock, iommu, setIntx });
   }

@@ -22,6 +22,9 @@ export interface Totals {
   readonly outOfOrder: number;
 }
 
+/** RLIMIT_NOFILE of the VMM: two eventfds for each of 2,048 vectors, and some. */
+const DESCRIPTORS = 8192;
+
 export class RingSession {
   readonly host: Host;
   readonly map: GuestMap;
@@ -43,7 +46,7 @@ export class RingSession {
     this.host = bootHost(options, doorbell);
     this.name = passedThrough(this.host);
     this.map = guestMap(options, this.host.machine.spec.architecture);
-    const { process, kernel } = this.host.process({ comm: 'vmm' });
+    const { process, kernel } = this.host.process({ comm: 'vmm', limits: { nofile: DESCRIPTORS } });
     this.vm = VirtualMachine.create(kernel, {
       map: this.map,
       cpus: this.host.machine.spec.cpus,

@@ -9,6 +9,7 @@ import { VFIO_DEVICE_FEATURE_BELFRY_DOORBELL } from '../../uapi/index.ts';
 import { SimKernelClient } from '../client.ts';
 import { defaultModuleParameters, type KernelContext, type ModuleParameters } from '../context.ts';
 import { ArmSmmuV3Driver, type IommuGroup, IommuGroups } from '../iommu/index.ts';
+import { IntelVtdDriver } from '../iommu/intel/driver.ts';
 import { createDmaCookie } from '../irq/dma-cookie.ts';
 import { IrqCore } from '../irq/irq-core.ts';
 import { setMsiCookie } from '../irq/msi-cookie.ts';
@@ -59,14 +60,17 @@ export class Host {
     const { context } = this;
     this.kernel = new SimKernel(context);
     this.irqs = new IrqCore(context, machine.spec.cpus);
-    this.platform = probeInterrupts(machine, context, this.irqs);
+    const driver = this.probeIommu();
+    this.iommuDriver = driver;
+    const { interrupts } = machine.spec;
+    const remaps = interrupts.type === 'x86' && interrupts.remapping && driver instanceof IntelVtdDriver;
+    this.platform = probeInterrupts(machine, context, this.irqs, remaps ? driver : null);
     this.pciDevices = enumeratePci(machine.pci, machine.spec.pci.segment, machine.spec.pci.io.base);
     this.wirePins();
     this.msi = new PciMsi(context, this.irqs, {
       parentOf: (dev) => this.platform.msiParent(dev),
       doorbellPolicy: options.doorbellPolicy ?? 'kernel',
     });
-    this.iommuDriver = this.probeIommu();
     this.groups = this.iommuDriver === null ? null : this.makeGroups(this.iommuDriver);
     this.vfio = new Vfio(this.kernel);
     this.kvm = createKvm(context, { architecture: machine.spec.architecture });
@@ -91,12 +95,12 @@ export class Host {
     return { abi, pageSize: spec.pageSize, memory, bus, tap, work, clock, refusals: new RefusalLog(), modules, log };
   }
 
-  private probeIommu(): IommuDriver | null {
+  private probeIommu(): ArmSmmuV3Driver | IntelVtdDriver | null {
     const { iommu } = this.machine.spec;
     const hardware = this.machine.iommu;
     if (iommu === null || hardware === null) return null;
-    if (iommu.type === 'intel-vtd') throw new Error('x86');
-    return new ArmSmmuV3Driver(this.context, iommu, hardware);
+    if (iommu.type === 'smmuv3') return new ArmSmmuV3Driver(this.context, iommu, hardware);
+    return new IntelVtdDriver(this.context, iommu, hardware);
   }
 
   private makeGroups(driver: IommuDriver): IommuGroups {

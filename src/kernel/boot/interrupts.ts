@@ -1,6 +1,6 @@
 /** The interrupt controllers' drivers, probed: who takes a device's messages, and which irq its pin is wired to. */
-import type { ArmInterrupts, Machine, X86Interrupts } from '../../machine/machine.ts';
-import { INTX_INTID } from '../../machine/machine.ts';
+import type { ArmInterrupts, Machine } from '../../machine/machine.ts';
+import { INTX_INTID, INTX_PIN } from '../../machine/machine.ts';
 import type { GicSpec } from '../../machine/spec.ts';
 import type { KernelContext } from '../context.ts';
 import { GicIrqChip } from '../irq/gic-chip.ts';
@@ -11,6 +11,11 @@ import { ItsMsiParent } from '../irq/its-parent.ts';
 import { LpiTables } from '../irq/lpi-tables.ts';
 import type { MsiParent } from '../irq/msi-parent.ts';
 import { GicV2mMsiParent } from '../irq/v2m-parent.ts';
+import { IoApicChip } from '../irq/x86-ioapic-chip.ts';
+import { IntelIrMsiParent } from '../irq/x86-ir-parent.ts';
+import { IrTable, type RemappingUnit } from '../irq/x86-ir-table.ts';
+import { X86MsiParent } from '../irq/x86-parent.ts';
+import { X86Vectors } from '../irq/x86-vectors.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 
 export interface InterruptPlatform {
@@ -20,12 +25,20 @@ export interface InterruptPlatform {
   pinIrq(slot: number, pin: number): number;
 }
 
-/** @throws Error when a controller of the machine does not come up: no memory for its tables. */
-export function probeInterrupts(machine: Machine, context: KernelContext, irqs: IrqCore): InterruptPlatform {
+/**
+ * `unit`: the VT-d driver where it remaps interrupts.
+ * @throws Error when a controller of the machine does not come up: no memory for its tables.
+ */
+export function probeInterrupts(
+  machine: Machine,
+  context: KernelContext,
+  irqs: IrqCore,
+  unit: RemappingUnit | null,
+): InterruptPlatform {
   const { interrupts, spec } = machine;
   machine.setInterruptSink(irqs);
   if (interrupts.type === 'gic') return probeGic(machine, spec.interrupts as GicSpec, interrupts, context, irqs);
-  return probeX86(interrupts, context, irqs);
+  return probeX86(machine, context, irqs, unit);
 }
 
 function probeGic(
@@ -76,8 +89,24 @@ function probeV2m(spec: GicSpec, context: KernelContext, chip: GicIrqChip): MsiP
   return parent;
 }
 
-function probeX86(_hardware: X86Interrupts, _context: KernelContext, _irqs: IrqCore): InterruptPlatform {
-  throw new Error('x86');
+function probeX86(
+  machine: Machine,
+  context: KernelContext,
+  irqs: IrqCore,
+  unit: RemappingUnit | null,
+): InterruptPlatform {
+  const vectors = new X86Vectors(machine.spec.cpus);
+  const table = unit === null ? null : new IrTable(context, unit);
+  if (table !== null) came('interrupt remapping', table.init());
+  const parent = table === null ? new X86MsiParent(context, vectors) : new IntelIrMsiParent(context, vectors, table);
+  const chip = new IoApicChip(context, vectors, table);
+  return {
+    msiParent: () => parent,
+    pinIrq: (slot, pin) => {
+      const hwirq = chip.connect(INTX_PIN + ((pin - 1 + slot) & 3));
+      return hwirq < 0 ? 0 : irqs.mapWire(chip, hwirq, IRQ_TYPE.LEVEL_HIGH);
+    },
+  };
 }
 
 function came(what: string, result: number): void {
