@@ -5,6 +5,7 @@ import type { Machine } from '../../machine/machine.ts';
 import type { SlotSpec } from '../../machine/spec.ts';
 import type { IommuDriver } from '../../ports/iommu.ts';
 import { pciName } from '../../ports/pci.ts';
+import type { Job } from '../../ports/work.ts';
 import { VFIO_DEVICE_FEATURE_BELFRY_DOORBELL } from '../../uapi/index.ts';
 import { SimKernelClient } from '../client.ts';
 import { defaultModuleParameters, type KernelContext, type ModuleParameters } from '../context.ts';
@@ -53,6 +54,8 @@ export class Host {
   readonly pciDevices: readonly PciDevice[];
   readonly drivers: PciDrivers<PciDevice>;
   private readonly platform: InterruptPlatform;
+  private readonly events: Job | null;
+  private consuming = true;
 
   constructor(machine: Machine, options: BootOptions) {
     this.machine = machine;
@@ -62,6 +65,8 @@ export class Host {
     this.irqs = new IrqCore(context, machine.spec.cpus);
     const driver = this.probeIommu();
     this.iommuDriver = driver;
+    this.events = driver?.eventJob ?? null;
+    if (machine.iommu !== null) machine.iommu.onInterrupt = () => this.iommuInterrupt();
     const { interrupts } = machine.spec;
     const remaps = interrupts.type === 'x86' && interrupts.remapping && driver instanceof IntelVtdDriver;
     this.platform = probeInterrupts(machine, context, this.irqs, remaps ? driver : null);
@@ -84,6 +89,17 @@ export class Host {
   process(options: ProcessOptions = {}): { process: LocalProcess; kernel: SimKernelClient } {
     const process = this.kernel.createProcess(options);
     return { process, kernel: new SimKernelClient(this.kernel, process) };
+  }
+
+  /** Stops or restarts the thread that takes the IOMMU's event records: a consumer that is stopped lets the queue fill. */
+  set consumesIommuEvents(on: boolean) {
+    this.consuming = on;
+    if (on) this.iommuInterrupt();
+  }
+
+  /** The records wait for the end of the walk that wrote them, as a threaded handler does. */
+  private iommuInterrupt(): void {
+    if (this.consuming && this.events !== null) this.context.work.post(this.events);
   }
 
   private makeContext({ abi = 'belfry', allowUnsafeInterrupts = false }: BootOptions): KernelContext {
