@@ -7,9 +7,10 @@ import {
 } from '../uapi/kvm.ts';
 import type { KvmVm } from './kvm-vm.ts';
 
-/** A guest's MSI message. */
-export interface GuestMessage {
-  readonly address: number;
+/** A message as the guest wrote it into a vector: any 64 bits, so the address is kept in unsigned halves. */
+export interface RawMessage {
+  readonly addressLo: number;
+  readonly addressHi: number;
   readonly data: number;
 }
 
@@ -42,7 +43,7 @@ export class GsiRoutes {
   }
 
   /** Stages a route. @returns its gsi; -1 when the message leads nowhere or no gsi is left */
-  add(message: GuestMessage, devid: number): number {
+  add(message: RawMessage, devid: number): number {
     if (this.#spi) return this.#spiGsi(message);
     for (let gsi = this.#kvm.firstFreeGsi; gsi < MAX_GSI; gsi++) {
       if (this.#entries.has(gsi)) continue;
@@ -53,7 +54,7 @@ export class GsiRoutes {
   }
 
   /** Stages a change. @returns the gsi from now on: another one with a GICv2m frame */
-  change(gsi: number, message: GuestMessage, devid: number): number {
+  change(gsi: number, message: RawMessage, devid: number): number {
     if (this.#spi) return this.#spiGsi(message);
     this.#put(gsi, message, devid);
     return gsi;
@@ -72,16 +73,16 @@ export class GsiRoutes {
     this.commits++;
   }
 
-  #spiGsi({ data }: GuestMessage): number {
+  #spiGsi({ data }: RawMessage): number {
     const gsi = (data & 0xffff) - 32;
     return gsi >= 0 && gsi < this.#kvm.firstFreeGsi ? gsi : -1;
   }
 
-  #put(gsi: number, { address, data }: GuestMessage, devid: number): void {
+  #put(gsi: number, { addressLo, addressHi, data }: RawMessage, devid: number): void {
     const msi = {
-      address_lo: address >>> 0,
-      address_hi: Math.floor(address / 2 ** 32),
-      data: data >>> 0,
+      address_lo: addressLo,
+      address_hi: addressHi,
+      data,
       devid: this.#devid ? devid : 0,
     };
     const flags = this.#devid ? KVM_MSI_VALID_DEVID : 0;

@@ -1,13 +1,12 @@
 /** The guest's side of its interrupt controller: what a guest kernel's driver does before interrupts can arrive. */
 import type { GuestCpu } from '../ports/guest.ts';
-import type { GuestMessage } from './gsi-routes.ts';
 import { GuestApics } from './guest-apics.ts';
 import { GuestGic } from './guest-gic.ts';
 import type { VirtualMachine } from './vm.ts';
 
 /** An interrupt that the guest set up: what to write into a device's vector, and the identifier that the CPU will acknowledge. */
 export interface GuestInterrupt {
-  readonly message: GuestMessage;
+  readonly message: { readonly address: number; readonly data: number };
   readonly intid: number;
 }
 

@@ -10,7 +10,7 @@ export {
   type ReservedSpan,
   type Span,
 } from './doorbell-rule.ts';
-export { GsiRoutes, type GuestMessage } from './gsi-routes.ts';
+export { GsiRoutes, type RawMessage } from './gsi-routes.ts';
 export { type GuestController, type GuestInterrupt, startController } from './guest-controller.ts';
 export { GuestDriver, type GuestHandler, type GuestVectors } from './guest-driver.ts';
 export {

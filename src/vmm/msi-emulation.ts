@@ -1,10 +1,10 @@
 /** The guest's MSI capability: control, address and data are kept here; mask and pending bits are the device's own (QEMU vfio_msi_enable). */
 import { Msi, MsiFlags, msiCapable, msiDataOffset, msiGranted } from '../arch/pci/msi.ts';
-import type { GsiRoutes, GuestMessage } from './gsi-routes.ts';
+import type { GsiRoutes, RawMessage } from './gsi-routes.ts';
 import type { HostInterrupts } from './host-interrupts.ts';
 import type { KvmVm } from './kvm-vm.ts';
 import { readBytes, writeBytes } from './msix-emulation.ts';
-import { Vector } from './vector.ts';
+import { sameMessage, Vector } from './vector.ts';
 
 export interface MsiOptions {
   readonly kvm: KvmVm;
@@ -54,7 +54,7 @@ export class MsiEmulation {
     const was = (before & MsiFlags.ENABLE) !== 0;
     if (was && !this.enabled) this.#disable();
     else if (!was && this.enabled) this.#enable();
-    else if (was && this.#changed(message)) this.#redirect();
+    else if (was && !sameMessage(message, this.#message())) this.#redirect();
   }
 
   /** A reset of the function, or the end. */
@@ -110,21 +110,18 @@ export class MsiEmulation {
   }
 
   /** With several messages the vector's number replaces the low bits of the data. */
-  #messageOf(index: number): GuestMessage {
-    const { address, data } = this.#message();
-    return { address, data: (data & ~(msiGranted(this.#flags) - 1)) | index };
+  #messageOf(index: number): RawMessage {
+    const message = this.#message();
+    return { ...message, data: (message.data & ~(msiGranted(this.#flags) - 1)) | index };
   }
 
-  #message(): GuestMessage {
+  #message(): RawMessage {
     const wide = (this.#flags & MsiFlags.ADDRESS_64) !== 0;
-    const high = wide ? this.#registers.getUint32(Msi.ADDRESS_HI, true) : 0;
-    const low = this.#registers.getUint32(Msi.ADDRESS_LO, true) & ~3;
-    return { address: high * 2 ** 32 + (low >>> 0), data: this.#registers.getUint16(msiDataOffset(this.#flags), true) };
-  }
-
-  #changed(before: GuestMessage): boolean {
-    const { address, data } = this.#message();
-    return address !== before.address || data !== before.data;
+    return {
+      addressLo: (this.#registers.getUint32(Msi.ADDRESS_LO, true) & ~3) >>> 0,
+      addressHi: wide ? this.#registers.getUint32(Msi.ADDRESS_HI, true) : 0,
+      data: this.#registers.getUint16(msiDataOffset(this.#flags), true),
+    };
   }
 
   get #flags(): number {

@@ -1,6 +1,6 @@
 /** The guest's MSI-X: its table and pending bits, which never reach the device, and what they make the host do (QEMU hw/vfio/pci.c). */
 import { MsixEntry, MsixFlags } from '../arch/pci/msix.ts';
-import type { GsiRoutes, GuestMessage } from './gsi-routes.ts';
+import type { GsiRoutes, RawMessage } from './gsi-routes.ts';
 import type { HostInterrupts } from './host-interrupts.ts';
 import type { KvmVm } from './kvm-vm.ts';
 import { Vector } from './vector.ts';
@@ -226,11 +226,13 @@ export class MsixEmulation {
     return (this.#table.getUint32(index * MsixEntry.SIZE + MsixEntry.CONTROL, true) & MsixEntry.MASKED) !== 0;
   }
 
-  #message(index: number): GuestMessage {
+  #message(index: number): RawMessage {
     const at = index * MsixEntry.SIZE;
-    const high = this.#table.getUint32(at + MsixEntry.ADDRESS_HI, true);
-    const low = this.#table.getUint32(at + MsixEntry.ADDRESS_LO, true);
-    return { address: high * 2 ** 32 + low, data: this.#table.getUint32(at + MsixEntry.DATA, true) };
+    return {
+      addressLo: this.#table.getUint32(at + MsixEntry.ADDRESS_LO, true),
+      addressHi: this.#table.getUint32(at + MsixEntry.ADDRESS_HI, true),
+      data: this.#table.getUint32(at + MsixEntry.DATA, true),
+    };
   }
 
   #resetTable(): void {

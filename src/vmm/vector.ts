@@ -1,6 +1,6 @@
 /** One MSI or MSI-X vector of an assigned device, on its way into the guest: QEMU's VFIOMSIVector. */
 import type { EventFdHandle } from '../ports/kernel.ts';
-import type { GsiRoutes, GuestMessage } from './gsi-routes.ts';
+import type { GsiRoutes, RawMessage } from './gsi-routes.ts';
 import type { KvmVm } from './kvm-vm.ts';
 
 /**
@@ -15,7 +15,7 @@ export class Vector {
   readonly #kvm: KvmVm;
   readonly #routes: GsiRoutes;
   #armed = false;
-  #message: GuestMessage = { address: 0, data: 0 };
+  #message: RawMessage = { addressLo: 0, addressHi: 0, data: 0 };
 
   constructor(kvm: KvmVm, routes: GsiRoutes, index: number) {
     this.#kvm = kvm;
@@ -26,9 +26,8 @@ export class Vector {
   }
 
   /** Stages the route for the guest's message; nothing when it is the same as before. */
-  stage(message: GuestMessage, devid: number): void {
-    const { address, data } = this.#message;
-    if (this.gsi >= 0 && address === message.address && data === message.data) return;
+  stage(message: RawMessage, devid: number): void {
+    if (this.gsi >= 0 && sameMessage(this.#message, message)) return;
     this.#message = message;
     const before = this.gsi;
     const gsi = before < 0 ? this.#routes.add(message, devid) : this.#routes.change(before, message, devid);
@@ -68,3 +67,6 @@ export class Vector {
     this.#armed = false;
   }
 }
+
+export const sameMessage = (a: RawMessage, b: RawMessage): boolean =>
+  a.addressLo === b.addressLo && a.addressHi === b.addressHi && a.data === b.data;

@@ -41,6 +41,7 @@ export class KvmGuestPort implements GuestPort {
   }
 }
 
+/** Holds no reference of the VM: when the last of its files closes, the guest is gone with it and nothing is pending any more. */
 class AttachedCpu implements GuestCpu {
   private readonly vm: Vm;
   private readonly vcpu: Vcpu;
@@ -52,7 +53,6 @@ class AttachedCpu implements GuestCpu {
     this.cpu = cpu;
     vcpu.attached = true;
     vcpu.hasRun = true;
-    vm.get();
     cpu.listen(signal);
   }
 
@@ -96,6 +96,5 @@ class AttachedCpu implements GuestCpu {
     if (!this.vcpu.attached) return;
     this.vcpu.attached = false;
     this.cpu.listen(null);
-    this.vm.put();
   }
 }
