@@ -1,28 +1,15 @@
 /** What people read: the set-up, one interrupt hop by hop, the count, and the run without the doorbell. */
 import { hex } from '../../ports/address.ts';
-import type { TranslationOutcome, WalkStep } from '../../ports/outcome.ts';
 import type { Hop } from '../../ports/tap.ts';
-import { hopText } from '../../trace/index.ts';
 import type { Report } from './command.ts';
 import { deviceTitle, machineTitle, plural, span } from './describe.ts';
+import { hopLines } from './hop-lines.ts';
 import type { HopList } from './hop-list.ts';
 import type { RingSession, Totals } from './session.ts';
 import { doorbells, guestMessages, hardwareMessages } from './vector-table.ts';
 
 /** Vectors that are listed one by one. */
 const LISTED = 4;
-
-const NAMES: Readonly<Record<Hop['at'], string>> = {
-  device: 'device',
-  iommu: 'IOMMU',
-  controller: 'controller',
-  irq: 'irq core',
-  eventfd: 'eventfd',
-  irqfd: 'irqfd',
-  'guest-controller': 'guest',
-  'guest-cpu': 'guest CPU',
-  lost: 'LOST',
-};
 
 export class TextReport implements Report {
   private readonly write: (text: string) => void;
@@ -36,9 +23,7 @@ export class TextReport implements Report {
   setUp(session: RingSession): void {
     const { host, assignment, map, granted, requested, kind } = session;
     const { spec } = host.machine;
-    this.line(
-      `belfry ${this.version}: a simulated host, ${spec.name} (${machineTitle(spec)}), Linux 7.2's VFIO, ABI ${host.context.abi}`,
-    );
+    this.line(`belfry ${this.version}: simulated host ${spec.name}, ${machineTitle(spec)}; VFIO as in Linux 7.2`);
     this.line('');
     this.line('Set-up');
     const { group } = assignment.device.device;
@@ -81,15 +66,15 @@ export class TextReport implements Report {
   without(session: RingSession, list: HopList, totals: Totals): void {
     const { hops } = list;
     this.line('');
-    this.line(
-      'The same without the doorbell: the kernel before the RFC puts the physical address into the vector, and maps nothing',
-    );
+    this.line('Without the doorbell: the vector holds the physical address, and nothing maps it');
     this.hops(hops);
     const outcome = list.find('iommu')?.outcome;
     if (outcome?.kind === 'fault') {
       this.line('');
       this.line(`The ${session.host.machine.iommu?.name ?? 'IOMMU'}'s event record`);
-      this.row(outcome.record.name, outcome.record.words.map((word) => hex(word, 16)).join('  '));
+      const [first = 0n, second = 0n, third = 0n, fourth = 0n] = outcome.record.words;
+      this.row(outcome.record.name, `${hex(first, 16)}  ${hex(second, 16)}`);
+      this.row('', `${hex(third, 16)}  ${hex(fourth, 16)}`);
     }
     this.totals(session, totals, 0);
     if (outcome?.kind === 'bypass')
@@ -122,22 +107,7 @@ export class TextReport implements Report {
   }
 
   private hops(hops: readonly Hop[]): void {
-    let number = 0;
-    for (const hop of hops) {
-      number += 1;
-      const { who, what, end } = hopText(hop);
-      if (hop.at === 'lost') this.line(`  ${NAMES[hop.at].padStart(4)}  at ${who}: ${what}, ${end}`);
-      else
-        this.line(
-          `  ${String(number).padStart(3)}  ${NAMES[hop.at].padEnd(12)}${who.padEnd(20)}${what.padEnd(60)}${end}`,
-        );
-      if (hop.at === 'iommu') this.steps(hop.outcome);
-    }
-  }
-
-  private steps(outcome: TranslationOutcome): void {
-    if (!('steps' in outcome)) return;
-    for (const step of outcome.steps) this.line(`       ${stepText(step)}`);
+    for (const line of hopLines(hops)) this.line(line);
   }
 
   private row(name: string, text: string): void {
@@ -148,9 +118,6 @@ export class TextReport implements Report {
     this.write(`${text.trimEnd()}\n`);
   }
 }
-
-const stepText = ({ table, level, at, entry }: WalkStep): string =>
-  `${''.padEnd(12)}${(level < 0 ? table : `${table} level ${level}`).padEnd(20)}${hex(at).padEnd(18)}${hex(entry, 16)}`;
 
 const faultsText = ({ faults, faultsOverflowed }: Totals): string =>
   faultsOverflowed === 0

@@ -6,7 +6,6 @@ import type { SlotSpec } from '../../machine/spec.ts';
 import type { IommuDriver } from '../../ports/iommu.ts';
 import { pciName } from '../../ports/pci.ts';
 import type { Job } from '../../ports/work.ts';
-import { VFIO_DEVICE_FEATURE_BELFRY_DOORBELL } from '../../uapi/index.ts';
 import { SimKernelClient } from '../client.ts';
 import { defaultModuleParameters, type KernelContext, type ModuleParameters } from '../context.ts';
 import { ArmSmmuV3Driver, type IommuGroup, IommuGroups } from '../iommu/index.ts';
@@ -24,9 +23,11 @@ import { claimsDma, hostDriver, type PciDriver, PciDrivers, vfioPciDriver } from
 import type { ProcessOptions } from '../process.ts';
 import { RefusalLog } from '../refusal.ts';
 import { mountSysfs } from '../sysfs/index.ts';
+import type { VfioDeviceOps } from '../vfio/device-ops.ts';
 import { Vfio } from '../vfio/vfio-main.ts';
 import { VfioPciCore } from '../vfio-pci/core.ts';
 import { DoorbellControl } from '../vfio-pci/doorbell.ts';
+import { DoorbellOps } from '../vfio-pci/doorbell-ops.ts';
 import { type InterruptPlatform, probeInterrupts } from './interrupts.ts';
 import { KernelLog } from './kernel-log.ts';
 
@@ -165,13 +166,10 @@ export class Host {
     return drivers;
   }
 
-  private vfioPciOps(dev: PciDevice): VfioPciCore {
+  /** vfio-pci with the doorbell's request in front of it. */
+  private vfioPciOps(dev: PciDevice): VfioDeviceOps {
     const core = new VfioPciCore(this.context, dev, this.msi, { devices: this.pciDevices });
-    const doorbell = new DoorbellControl(this.context, dev, this.msi);
-    core.setFeatureHandler(VFIO_DEVICE_FEATURE_BELFRY_DOORBELL, (process, flags, address, size) =>
-      doorbell.feature(process, flags, address, size),
-    );
-    return core;
+    return new DoorbellOps(core, new DoorbellControl(this.context, dev, this.msi));
   }
 }
 
