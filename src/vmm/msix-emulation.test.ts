@@ -230,7 +230,7 @@ describe('random programs of a guest and a device', () => {
   it.each(maps)('%s: nothing is lost but while MSI-X is off, and the ledger balances', (_, map) => {
     const bed = bench(map, vectors);
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      fc.property(fc.array(step, { maxLength: 40, size: 'max' }), (steps) => {
         run(bed, steps);
         const { sent, ended } = balance(bed.ledger);
         expect(ended).toBe(sent);
