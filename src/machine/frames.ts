@@ -1,6 +1,8 @@
 /** Which frames of RAM are handed out: the allocator behind {@link RamMemory}. */
 
 const FRAME = 4096;
+const SEGMENT = 64 * 1024 * 1024;
+const FRAMES = SEGMENT / FRAME;
 
 interface Extent {
   base: number;
@@ -17,8 +19,8 @@ export class FrameAllocator {
   /** Freed blocks by length. */
   private readonly returned = new Map<number, number[]>();
   private readonly returnedFrames: number[] = [];
-  /** One byte per frame, 1 = handed out; one array per 64 MiB. */
-  private readonly used = new Map<number, Uint8Array>();
+  /** One byte per frame, 1 = handed out; one array per 64 MiB, made when needed. */
+  private readonly used: (Uint8Array | null)[] = [];
   allocated = 0;
 
   add(base: number, size: number): void {
@@ -52,6 +54,7 @@ export class FrameAllocator {
   private takeReturned(length: number, alignment: number): number | null {
     const list = length === FRAME ? this.returnedFrames : this.returned.get(length);
     if (list === undefined || list.length === 0) return null;
+    if (length === FRAME && alignment === FRAME) return list.pop()!;
     if (list[list.length - 1] % alignment !== 0) return null;
     return list.pop()!;
   }
@@ -98,19 +101,20 @@ export class FrameAllocator {
   }
 
   private mark(base: number, length: number, value: 0 | 1): void {
-    const first = base / FRAME;
-    for (let frame = first; frame < first + length / FRAME; frame++) {
-      const segment = Math.floor(frame / 16384);
-      let map = this.used.get(segment);
-      if (map === undefined) {
-        map = new Uint8Array(16384);
-        this.used.set(segment, map);
+    for (let at = base; at < base + length; at += FRAME) {
+      const used = this.usedOf((at / SEGMENT) | 0);
+      const frame = ((at | 0) >>> 12) & (FRAMES - 1);
+      if (used[frame] === value) {
+        throw new RangeError(`frame 0x${at.toString(16)} is ${value ? 'already' : 'not'} allocated`);
       }
-      const at = frame % 16384;
-      if (map[at] === value) {
-        throw new RangeError(`frame 0x${(frame * FRAME).toString(16)} is ${value ? 'already' : 'not'} allocated`);
-      }
-      map[at] = value;
+      used[frame] = value;
     }
+  }
+
+  private usedOf(segment: number): Uint8Array {
+    while (this.used.length <= segment) this.used.push(null);
+    const used = this.used[segment] ?? new Uint8Array(FRAMES);
+    this.used[segment] = used;
+    return used;
   }
 }

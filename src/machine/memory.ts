@@ -42,7 +42,8 @@ export class RamMemory implements PhysicalMemory {
     if (hi >>> 12 === 0 && index < this.segments.length) {
       const segment = this.segments[index];
       if (segment !== null) {
-        this.words = segment.length === 0 ? this.touch(index) : segment;
+        // Walks stay in one segment mostly, and storing a reference costs more than comparing it.
+        if (segment !== this.words || segment === NOTHING) this.words = segment === NOTHING ? this.touch(index) : segment;
         this.at = (lo & 0x3fffff8) >>> 2;
         return true;
       }
@@ -115,7 +116,7 @@ export class RamMemory implements PhysicalMemory {
   allocate(length: number, alignment = PAGE): Hpa | null {
     if (!(length > 0) || length % PAGE !== 0)
       throw new RangeError(`allocate: ${length} bytes is not a multiple of 4096`);
-    if (!(alignment >= PAGE) || !Number.isInteger(Math.log2(alignment))) {
+    if (alignment !== PAGE && !(alignment >= PAGE && Number.isInteger(Math.log2(alignment)))) {
       throw new RangeError(`allocate: alignment ${alignment} is not a power of two of at least 4096`);
     }
     const base = this.frames.take(length, alignment);

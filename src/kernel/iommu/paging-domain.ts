@@ -44,8 +44,6 @@ export class PagingDomain implements IommuDomain {
   /** The IOVAs that wait for an invalidation, inclusive; none while start > end. */
   private start = 1;
   private end = 0;
-  /** Tables that became empty; the hardware may walk them until the invalidation. */
-  private readonly emptied: { readonly pa: number; readonly bytes: number }[] = [];
   private freed = false;
 
   /** @throws RangeError when memory is exhausted. */
@@ -61,7 +59,7 @@ export class PagingDomain implements IommuDomain {
     this.apertureEnd = 2 ** options.format.inputBits - 1;
     this.pageSizes = options.format.pageSizes;
     this.granule = 2 ** options.format.granuleShift;
-    this.table = new PageTable(options.context.memory, options.format, (pa, bytes) => this.emptied.push({ pa, bytes }));
+    this.table = new PageTable(options.context.memory, options.format);
   }
 
   map(iova: number, pa: number, size: number, prot: number): number {
@@ -89,10 +87,10 @@ export class PagingDomain implements IommuDomain {
 
   unmap(iova: number, size: number): number {
     if (iova % this.granule !== 0 || size % this.granule !== 0) return 0;
+    // A hole between two ranges is not worth invalidating: what was gathered goes first.
+    if (this.start <= this.end && (iova > this.end + 1 || iova + size < this.start)) this.sync();
     const bytes = this.table.unmap(iova, size);
     if (bytes === 0) return 0;
-    // A hole between two ranges is not worth invalidating: what was gathered goes first.
-    if (this.start <= this.end && (iova > this.end + 1 || iova + bytes < this.start)) this.sync();
     if (this.start > this.end) {
       this.start = iova;
       this.end = iova + bytes - 1;
@@ -108,7 +106,7 @@ export class PagingDomain implements IommuDomain {
     this.invalidation.range(this, this.start, this.end);
     this.start = 1;
     this.end = 0;
-    this.releaseTables();
+    this.table.reclaim();
   }
 
   lookup(iova: number): number {
@@ -123,15 +121,8 @@ export class PagingDomain implements IommuDomain {
     if (this.freed) return;
     this.freed = true;
     this.invalidation.all(this);
-    this.releaseTables();
     this.table.free();
     this.invalidation.release(this);
-  }
-
-  private releaseTables(): void {
-    const { emptied } = this;
-    for (let i = 0; i < emptied.length; i++) this.context.memory.free(emptied[i].pa, emptied[i].bytes);
-    emptied.length = 0;
   }
 
   private refuse(code: 'EINVAL' | 'ERANGE' | 'EEXIST' | 'ENOMEM', why: string): number {

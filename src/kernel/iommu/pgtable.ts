@@ -9,70 +9,49 @@ import { levelShift } from '../../arch/lpae/geometry.ts';
 import { fromHalves, highHalf } from '../../ports/address.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
 import type { PageTableFormat } from './pgtable-format.ts';
+import { type TableNode, TablePool } from './table-pool.ts';
 
 /** Why a request was not carried out; the domain turns it into -errno. */
 export const PageTableError = { NONE: 0, EXISTS: 1, NO_MEMORY: 2 } as const;
 
-class TableNode {
-  readonly pa: number;
-  readonly words: Int32Array;
-  /** Index of the table's first word. */
-  readonly at: number;
-  readonly level: number;
-  readonly parent: TableNode | null;
-  readonly slot: number;
-  /** Entries in use, tables and leaves. */
-  count = 0;
-  /** Tables below, by entry; a table of pages has none. */
-  readonly children: (TableNode | null)[];
-
-  constructor(
-    pa: number,
-    words: Int32Array,
-    at: number,
-    level: number,
-    entries: number,
-    parent: TableNode | null,
-    slot: number,
-  ) {
-    this.pa = pa;
-    this.words = words;
-    this.at = at;
-    this.level = level;
-    this.parent = parent;
-    this.slot = slot;
-    this.children = level === 3 ? [] : new Array<TableNode | null>(entries).fill(null);
-  }
-}
-
-/** Where tables that became empty go: back to memory at once, or first through an invalidation. */
-export type TableRelease = (pa: number, bytes: number) => void;
-
 export class PageTable {
   readonly format: PageTableFormat;
   private readonly memory: PhysicalMemory;
-  private readonly release: TableRelease;
+  private readonly pool: TablePool;
   private readonly root: TableNode;
-  private readonly tableBytes: number;
+  private readonly granule: number;
+  private readonly granuleShift: number;
   private readonly levelMask: number;
+  private readonly startMask: number;
+  /** log2 of what an entry maps, by level. */
+  private readonly shifts: readonly number[];
+  /** Bytes that an entry maps, by level; level 0's is beyond 32 bits. */
+  private readonly sizes: readonly number[];
+  private readonly present: number;
   /** The table of pages last used, and the bits above it that lead there. */
   private recent: TableNode | null = null;
   private recentKey = 0;
   private readonly recentShift: number;
+  /** The protection last encoded, and its bits. */
   private attributesOf = -1;
   private attributesLo = 0;
   private attributesHi = 0;
   private error = 0;
 
   /** @throws RangeError when memory is exhausted before the first table exists. */
-  constructor(memory: PhysicalMemory, format: PageTableFormat, release?: TableRelease) {
+  constructor(memory: PhysicalMemory, format: PageTableFormat) {
     this.memory = memory;
     this.format = format;
-    this.release = release ?? ((pa, bytes) => memory.free(pa, bytes));
-    this.tableBytes = 8 << format.levelBits;
+    this.granuleShift = format.granuleShift;
+    this.granule = 1 << format.granuleShift;
     this.levelMask = (1 << format.levelBits) - 1;
+    this.startMask = (1 << format.startBits) - 1;
+    this.shifts = [0, 1, 2, 3].map((level) => levelShift(format.granuleShift, level));
+    this.sizes = this.shifts.map((shift) => 2 ** shift);
+    this.present = format.presentMask;
     this.recentShift = format.granuleShift + format.levelBits;
-    const root = this.makeTable(format.startLevel, this.rootBytes, 1 << format.startBits, null, 0);
+    this.pool = new TablePool(memory, 1 << format.levelBits);
+    const root = this.pool.make(format.startLevel, 1 << format.startBits, this.rootBytes);
     if (root === null) throw new RangeError('no memory for the first table');
     this.root = root;
   }
@@ -88,20 +67,25 @@ export class PageTable {
    */
   map(iova: number, pa: number, size: number, prot: number): number {
     if (prot !== this.attributesOf) this.encode(prot);
+    if (size === this.granule) return this.mapPage(highHalf(iova), iova | 0, highHalf(pa), pa | 0);
     let done = 0;
     while (done < size) {
       const mapped = this.mapRun(iova + done, pa + done, size - done);
       if (mapped === 0) {
+        const { error } = this;
         this.unmap(iova, done);
         this.prune(iova + done);
-        return this.error;
+        return error;
       }
       done += mapped;
     }
     return PageTableError.NONE;
   }
 
-  /** Returns the bytes unmapped from `iova` on: it stops at a hole, and at a block that the range covers in part. */
+  /**
+   * Returns the bytes unmapped from `iova` on: it stops at a hole, and at a block that the range covers in part. Tables that
+   * became empty leave the tree, and are used again after `reclaim`.
+   */
   unmap(iova: number, size: number): number {
     let done = 0;
     while (done < size) {
@@ -112,26 +96,30 @@ export class PageTable {
     return done;
   }
 
+  /** The hardware has been told of what was unmapped: tables that became empty are free. */
+  reclaim(): void {
+    this.pool.reclaim();
+  }
+
   /** The physical address under an IOVA as the tables in memory say, or -1. */
   lookup(iova: number): number {
-    const { format, memory } = this;
+    const { format, memory, shifts } = this;
     const hi = highHalf(iova);
     const lo = iova | 0;
     let table = this.root.pa;
-    let mask = (1 << format.startBits) - 1;
+    let mask = this.startMask;
     for (let level = format.startLevel; level <= 3; level++) {
-      const shift = levelShift(format.granuleShift, level);
-      const at = table + indexOf(hi, lo, shift, mask) * 8;
+      const at = table + indexOf(hi, lo, shifts[level], mask) * 8;
       if (!memory.locate(highHalf(at), at | 0)) return -1;
       const entryLo = memory.words[memory.at];
-      const entryHi = memory.words[memory.at + 1] & 0xfffff;
-      if ((entryLo & format.presentMask) === 0) return -1;
+      const entryHi = memory.words[memory.at + 1] & 0xffff;
+      if ((entryLo & this.present) === 0) return -1;
       if (level === 3 || (entryLo & format.blockMask) === format.blockValue) {
-        const bytes = 2 ** shift;
-        const base = fromHalves(entryHi & 0xffff, entryLo & -4096);
+        const bytes = this.sizes[level];
+        const base = fromHalves(entryHi, entryLo & -4096);
         return base - (base % bytes) + (iova % bytes);
       }
-      table = fromHalves(entryHi & 0xffff, entryLo & -(1 << format.granuleShift));
+      table = fromHalves(entryHi, entryLo & -this.granule);
       mask = this.levelMask;
     }
     return -1;
@@ -141,6 +129,7 @@ export class PageTable {
   free(): void {
     this.recent = null;
     this.freeBelow(this.root);
+    this.pool.free();
     this.memory.free(this.root.pa, this.rootBytes);
   }
 
@@ -155,21 +144,35 @@ export class PageTable {
     this.attributesHi = hi;
   }
 
+  private mapPage(hi: number, lo: number, paHi: number, paLo: number): number {
+    const node = this.recentTable(hi, lo) ?? this.descend(3, hi, lo);
+    if (node === null) {
+      this.prune(fromHalves(hi, lo));
+      return this.error;
+    }
+    const { words } = node;
+    const at = node.at + (indexOf(hi, lo, this.granuleShift, this.levelMask) << 1);
+    if ((words[at] & this.present) !== 0) return PageTableError.EXISTS;
+    words[at] = paLo | this.attributesLo | this.format.pageBits;
+    words[at + 1] = paHi | this.attributesHi;
+    node.count++;
+    return PageTableError.NONE;
+  }
+
   /** Maps as much as one table takes; 0 with `error` set. */
   private mapRun(iova: number, pa: number, left: number): number {
-    const { format } = this;
-    const iovaHi = highHalf(iova);
-    const iovaLo = iova | 0;
+    const hi = highHalf(iova);
+    const lo = iova | 0;
     const paLo = pa | 0;
-    const level = left === 1 << format.granuleShift ? 3 : this.leafLevel(iovaLo | paLo, left);
-    const node = level === 3 ? this.pageTable(iovaHi, iovaLo) : this.descend(level, iovaHi, iovaLo);
+    const level = this.leafLevel(lo | paLo, left);
+    const node = (level === 3 ? this.recentTable(hi, lo) : null) ?? this.descend(level, hi, lo);
     if (node === null) return 0;
-    const shift = level === 3 ? format.granuleShift : levelShift(format.granuleShift, level);
-    const entries = level === format.startLevel ? 1 << format.startBits : this.levelMask + 1;
-    const index = indexOf(iovaHi, iovaLo, shift, entries - 1);
-    const bytes = 2 ** shift;
-    const count = left === bytes ? 1 : Math.min(entries - index, Math.floor(left / bytes));
-    const type = level === 3 ? format.pageBits : format.blockBits;
+    const shift = this.shifts[level];
+    const mask = node === this.root ? this.startMask : this.levelMask;
+    const index = indexOf(hi, lo, shift, mask);
+    const bytes = this.sizes[level];
+    const count = Math.min(mask + 1 - index, Math.floor(left / bytes));
+    const type = level === 3 ? this.format.pageBits : this.format.blockBits;
     const written = this.write(node, index, count, paLo, highHalf(pa), bytes, type);
     if (written < count) {
       // What was written before the entry that exists goes again with the rest.
@@ -191,7 +194,7 @@ export class PageTable {
     type: number,
   ): number {
     const { words } = node;
-    const present = this.format.presentMask;
+    const { present } = this;
     const start = node.at + index * 2;
     const step = bytes | 0;
     let lo = paLo | this.attributesLo | type;
@@ -225,60 +228,70 @@ export class PageTable {
       node.words.fill(0, from, from + count * 2);
     }
     node.count -= count;
-    if (node.count === 0 && node.parent !== null) this.drop(node);
+    if (node.count === 0) this.drop(node);
   }
 
   private unmapRun(iova: number, left: number): number {
-    const { format } = this;
     const hi = highHalf(iova);
     const lo = iova | 0;
-    let node = this.recentTable(hi, lo);
-    if (node === null) node = this.deepest(hi, lo);
+    const node = this.recentTable(hi, lo) ?? this.deepest(hi, lo);
     const { level, words } = node;
-    const shift = level === 3 ? format.granuleShift : levelShift(format.granuleShift, level);
-    const entries = node === this.root ? 1 << format.startBits : this.levelMask + 1;
-    const index = indexOf(hi, lo, shift, entries - 1);
-    const bytes = 2 ** shift;
-    if (left < bytes || (level < 3 && iova % bytes !== 0)) return 0;
-    const count = left === bytes ? 1 : Math.min(entries - index, Math.floor(left / bytes));
-    const present = format.presentMask;
+    const mask = node === this.root ? this.startMask : this.levelMask;
+    const shift = this.shifts[level];
+    const index = indexOf(hi, lo, shift, mask);
     const start = node.at + index * 2;
-    const end = start + count * 2;
-    let at = start;
-    if (level === 3) while (at < end && (words[at] & present) !== 0) at += 2;
-    else while (at < end && (words[at] & present) !== 0 && node.children[(at - node.at) >> 1] === null) at += 2;
-    const found = (at - start) >> 1;
+    if (level === 3 && left === this.granule) {
+      if ((words[start] & this.present) === 0) return 0;
+      this.erase(node, index, 1);
+      return left;
+    }
+    const bytes = this.sizes[level];
+    if (left < bytes || (level < 3 && iova % bytes !== 0)) return 0;
+    const found = this.leaves(node, index, Math.min(mask + 1 - index, Math.floor(left / bytes)));
     if (found > 0) this.erase(node, index, found);
     return found * bytes;
   }
 
+  /** How many of `count` entries from `index` on are leaves, up to the first that is none. */
+  private leaves(node: TableNode, index: number, count: number): number {
+    const { words, children } = node;
+    const { present } = this;
+    const start = node.at + index * 2;
+    const end = start + count * 2;
+    let at = start;
+    if (node.level === 3) while (at < end && (words[at] & present) !== 0) at += 2;
+    else while (at < end && (words[at] & present) !== 0 && children[(at - node.at) >> 1] === null) at += 2;
+    return (at - start) >> 1;
+  }
+
   /** The level whose entries are the largest that fit: `aligned` holds the low bits of both addresses. */
   private leafLevel(aligned: number, left: number): number {
-    const { format } = this;
-    for (let level = Math.max(format.startLevel, 1); level < 3; level++) {
-      const bytes = 2 ** levelShift(format.granuleShift, level);
-      if (bytes <= left && (aligned & (bytes - 1)) === 0 && format.pageSizes.includes(bytes)) return level;
+    const { format, sizes } = this;
+    // The sizes are those of the levels from the pages upwards.
+    for (let above = format.pageSizes.length - 1; above > 0; above--) {
+      const bytes = sizes[3 - above];
+      if (bytes <= left && (aligned & (bytes - 1)) === 0) return 3 - above;
     }
     return 3;
   }
 
-  /** The table of pages of an address, made where it is missing; null with `error` set. */
-  private pageTable(hi: number, lo: number): TableNode | null {
-    return this.recentTable(hi, lo) ?? this.descend(3, hi, lo);
-  }
-
   private recentTable(hi: number, lo: number): TableNode | null {
     const { recentShift } = this;
-    const key = (hi << (32 - recentShift)) | (lo >>> recentShift);
-    return this.recent !== null && key === this.recentKey ? this.recent : null;
+    return ((hi << (32 - recentShift)) | (lo >>> recentShift)) === this.recentKey ? this.recent : null;
   }
 
+  private remember(node: TableNode, hi: number, lo: number): void {
+    this.recent = node;
+    this.recentKey = (hi << (32 - this.recentShift)) | (lo >>> this.recentShift);
+  }
+
+  /** The table of `level` on the way of an address, made where it is missing; null with `error` set. */
   private descend(level: number, hi: number, lo: number): TableNode | null {
-    const { format, levelMask } = this;
+    const { shifts, levelMask } = this;
     let node = this.root;
-    let mask = (1 << format.startBits) - 1;
-    for (let at = format.startLevel; at < level; at++) {
-      const index = indexOf(hi, lo, levelShift(format.granuleShift, at), mask);
+    let mask = this.startMask;
+    for (let at = node.level; at < level; at++) {
+      const index = indexOf(hi, lo, shifts[at], mask);
       const child: TableNode | null = node.children[index] ?? this.addTable(node, index);
       if (child === null) return null;
       node = child;
@@ -288,20 +301,16 @@ export class PageTable {
     return node;
   }
 
-  private remember(node: TableNode, hi: number, lo: number): void {
-    this.recent = node;
-    this.recentKey = (hi << (32 - this.recentShift)) | (lo >>> this.recentShift);
-  }
-
+  /** The last table on the way of an address. */
   private deepest(hi: number, lo: number): TableNode {
-    const { format } = this;
+    const { shifts, levelMask } = this;
     let node = this.root;
-    let mask = (1 << format.startBits) - 1;
-    for (let at = format.startLevel; at < 3; at++) {
-      const child = node.children[indexOf(hi, lo, levelShift(format.granuleShift, at), mask)];
+    let mask = this.startMask;
+    while (node.level < 3) {
+      const child = node.children[indexOf(hi, lo, shifts[node.level], mask)];
       if (child === null) return node;
       node = child;
-      mask = this.levelMask;
+      mask = levelMask;
     }
     this.remember(node, hi, lo);
     return node;
@@ -309,15 +318,17 @@ export class PageTable {
 
   private addTable(node: TableNode, index: number): TableNode | null {
     const at = node.at + index * 2;
-    if ((node.words[at] & this.format.presentMask) !== 0) {
+    if ((node.words[at] & this.present) !== 0) {
       this.error = PageTableError.EXISTS;
       return null;
     }
-    const child = this.makeTable(node.level + 1, this.tableBytes, this.levelMask + 1, node, index);
+    const child = this.pool.take(node.level + 1);
     if (child === null) {
       this.error = PageTableError.NO_MEMORY;
       return null;
     }
+    child.parent = node;
+    child.slot = index;
     node.words[at] = child.pa | this.format.tableBits;
     node.words[at + 1] = highHalf(child.pa);
     node.children[index] = child;
@@ -325,31 +336,17 @@ export class PageTable {
     return child;
   }
 
-  private makeTable(
-    level: number,
-    bytes: number,
-    entries: number,
-    parent: TableNode | null,
-    slot: number,
-  ): TableNode | null {
-    const { memory } = this;
-    const pa = memory.allocate(bytes, bytes);
-    if (pa === null) return null;
-    // Allocated memory is an array, and stays the same one.
-    memory.locate(highHalf(pa), pa | 0);
-    return new TableNode(pa, memory.words, memory.at, level, entries, parent, slot);
-  }
-
   /** Takes an empty table out of its parent, and the parent with it when that leaves it empty. */
   private drop(node: TableNode): void {
     const { parent } = node;
     if (parent === null) return;
     if (node === this.recent) this.recent = null;
-    parent.words[parent.at + node.slot * 2] = 0;
-    parent.words[parent.at + node.slot * 2 + 1] = 0;
+    const at = parent.at + node.slot * 2;
+    parent.words[at] = 0;
+    parent.words[at + 1] = 0;
     parent.children[node.slot] = null;
     parent.count--;
-    this.release(node.pa, this.tableBytes);
+    this.pool.retire(node);
     if (parent.count === 0) this.drop(parent);
   }
 
@@ -363,7 +360,7 @@ export class PageTable {
     for (const child of node.children) {
       if (child === null) continue;
       this.freeBelow(child);
-      this.memory.free(child.pa, this.tableBytes);
+      this.pool.freeTable(child);
     }
   }
 }

@@ -9,7 +9,6 @@ export type CommandSink = (op: number, w0lo: number, w0hi: number, w1lo: number,
 
 export class CommandQueue {
   enabled = false;
-  base = 0n;
   prod = 0;
   /** Index and wrap bit; ERR in bits 30:24. */
   cons = 0;
@@ -17,22 +16,39 @@ export class CommandQueue {
   stopped = false;
   private readonly memory: PhysicalMemory;
   private readonly maximum: number;
+  private register = 0n;
+  // What CMDQ_BASE says, so that consuming looks at numbers alone.
+  private startHi = 0;
+  private startLo = 0;
+  private log2 = 0;
 
   constructor(memory: PhysicalMemory, maximumLog2: number) {
     this.memory = memory;
     this.maximum = maximumLog2;
   }
 
+  /** CMDQ_BASE. */
+  get base(): bigint {
+    return this.register;
+  }
+
+  set base(value: bigint) {
+    this.register = value;
+    this.log2 = Math.min(getNumber([value], QUEUE_BASE.LOG2SIZE), this.maximum);
+    const start = getInPlace([value], QUEUE_BASE.ADDR);
+    this.startHi = hi32(start);
+    // The queue is aligned to its size.
+    this.startLo = lo32(start) & -(COMMAND_SIZE << this.log2);
+  }
+
   /** Runs what waits. True when it stopped at an error, with CONS at the command and ERR set. */
   consume(sink: CommandSink): boolean {
-    const log2 = Math.min(getNumber([this.base], QUEUE_BASE.LOG2SIZE), this.maximum);
-    const wrapMask = (2 << log2) - 1;
-    const start = Number(getInPlace([this.base], QUEUE_BASE.ADDR));
+    const wrapMask = (2 << this.log2) - 1;
     // PROD beyond a full queue cannot mean more than one round.
-    for (let budget = 1 << log2; budget > 0; budget--) {
+    for (let budget = 1 << this.log2; budget > 0; budget--) {
       if (!this.enabled || this.stopped || ((this.prod ^ this.cons) & wrapMask) === 0) return false;
       const index = this.cons & wrapMask;
-      const error = this.one(start + (index & ((1 << log2) - 1)) * COMMAND_SIZE, sink);
+      const error = this.one((index & (wrapMask >> 1)) * COMMAND_SIZE, sink);
       if (error !== CommandError.NONE) {
         this.cons = index | (error << CMDQ_CONS_ERR_SHIFT);
         this.stopped = true;
@@ -43,14 +59,13 @@ export class CommandQueue {
     return false;
   }
 
-  private one(at: number, sink: CommandSink): number {
-    const { memory } = this;
-    const hi = (at / 4294967296) | 0;
-    const lo = at | 0;
-    if (!memory.locate(hi, lo)) return CommandError.ABT;
+  private one(offset: number, sink: CommandSink): number {
+    const { memory, startHi } = this;
+    const lo = this.startLo | offset;
+    if (!memory.locate(startHi, lo)) return CommandError.ABT;
     const w0lo = memory.words[memory.at];
     const w0hi = memory.words[memory.at + 1];
-    if (!memory.locate(hi, lo + 8)) return CommandError.ABT;
+    if (!memory.locate(startHi, lo | 8)) return CommandError.ABT;
     return sink(bits32(w0lo, 7, 0), w0lo, w0hi, memory.words[memory.at], memory.words[memory.at + 1]);
   }
 }

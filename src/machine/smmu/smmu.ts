@@ -12,7 +12,7 @@ import type { TranslationOutcome } from '../../ports/outcome.ts';
 import type { Tap } from '../../ports/tap.ts';
 import { Access, Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { SmmuSpec } from '../spec.ts';
-import { Regime, Tlb, tlbIndex } from '../tlb.ts';
+import { CONTEXT_SLOTS, contextSlot, Regime, Tlb, tlbIndex } from '../tlb.ts';
 import { ConfigurationCache, type ConfigurationFault, ConfigurationReader } from './configuration.ts';
 import { NO_CONTEXT, type StreamContext, stage1Of, walkHi } from './context.ts';
 import { EventQueue, Written } from './event-queue.ts';
@@ -24,9 +24,6 @@ import { SmmuRegisters } from './registers.ts';
 import { exceeds } from './stage.ts';
 import { type Stalled, Stalls } from './stalls.ts';
 import { permits, TableWalker } from './walker.ts';
-
-/** Slots of the configuration cache, direct-mapped by stream and substream. */
-const CONTEXTS = 1024;
 
 /** The wires of an SMMU: `eventq` when records wait, `gerror` when GERROR changed, `sync` for a CMD_SYNC that asks for one. */
 export type SmmuInterrupt = 'eventq' | 'gerror' | 'sync';
@@ -50,8 +47,8 @@ export class Smmu implements Iommu {
   /** Where a write that was stalled goes when software retries it. */
   private bus: Bus | null = null;
   private readonly state: SmmuRegisters;
-  private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
-  private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXTS).fill(NO_CONTEXT);
+  private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
+  private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
   /** What the hot path looks at: the cache, or nothing while SMMUEN is 0. */
   private contexts: StreamContext[] = this.nothing;
   private readonly configuration = new ConfigurationCache();
@@ -95,13 +92,13 @@ export class Smmu implements Iommu {
 
   explain(tx: Transaction): TranslationOutcome {
     const { state, features, memory, tlb, stalls, configuration } = this;
-    const context = state.enabled ? this.contexts[slotOf(tx.requester, tx.ssid)] : null;
+    const context = state.enabled ? this.contexts[contextSlot(tx.requester, tx.ssid)] : null;
     const cached = context !== null && context.sid === tx.requester && context.ssid === tx.ssid ? context : null;
     return explain({ state, features, memory, tlb, configuration, cached, nextTag: stalls.nextTag }, tx);
   }
 
   private quick(tx: Transaction): StatusCode {
-    const context = this.contexts[slotOf(tx.requester, tx.ssid)];
+    const context = this.contexts[contextSlot(tx.requester, tx.ssid)];
     if (context.sid === tx.requester && context.ssid === tx.ssid) {
       const { tlb } = this;
       const lo = tx.iovaLo;
@@ -150,7 +147,7 @@ export class Smmu implements Iommu {
   }
 
   private context(sid: number, ssid: number): StreamContext | null {
-    const slot = slotOf(sid, ssid);
+    const slot = contextSlot(sid, ssid);
     const held = this.contexts[slot];
     if (held.sid === sid && held.ssid === ssid) return held;
     const context = this.reader.read(this.state.streamTable, sid, ssid);
@@ -287,6 +284,3 @@ export class Smmu implements Iommu {
     this.onResume?.(tx, result);
   }
 }
-
-/** A stream without substreams has ssid -1: its slot is its own. */
-const slotOf = (sid: number, ssid: number): number => (sid ^ Math.imul(ssid + 1, 0x9d)) & (CONTEXTS - 1);

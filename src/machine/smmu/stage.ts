@@ -6,7 +6,7 @@ export interface StageOptions {
   /** Base of the first table, as halves. */
   readonly tableHi: number;
   readonly tableLo: number;
-  /** Effective output size in bits: the smaller of the configured one and the SMMU's. */
+  /** Effective output size in bits, 32 to 52: the smaller of the configured one and the SMMU's. */
   readonly outputBits: number;
   /** AFFD: a clear access flag does not fault. */
   readonly accessFlagOff?: boolean;
@@ -28,7 +28,10 @@ export class Stage {
   readonly startMask: number;
   readonly tableHi: number;
   readonly tableLo: number;
-  readonly outputBits: number;
+  /** Bits that an input address must not have, by half; and the high half of an output address. */
+  readonly beyondInputHi: number;
+  readonly beyondInputLo: number;
+  readonly beyondOutputHi: number;
   readonly accessFlagOff: boolean;
   readonly hierarchical: boolean;
   readonly writeNoExec: boolean;
@@ -45,13 +48,18 @@ export class Stage {
     this.tableHi = options.tableHi;
     // A table is aligned to its size; the register's bits below that are ignored.
     this.tableLo = options.tableLo & ~((8 << geometry.startBits) - 1);
-    this.outputBits = options.outputBits;
+    this.beyondInputHi = beyondHi(geometry.inputBits);
+    this.beyondInputLo = geometry.inputBits < 32 ? -1 << geometry.inputBits : 0;
+    this.beyondOutputHi = beyondHi(options.outputBits);
     this.accessFlagOff = options.accessFlagOff ?? false;
     this.hierarchical = options.hierarchical ?? false;
     this.writeNoExec = options.writeNoExec ?? false;
     this.protectWalk = options.protectWalk ?? false;
   }
 }
+
+/** Bits of the high half at and above 2^bits. */
+const beyondHi = (bits: number): number => (bits <= 32 ? -1 : -1 << (bits - 32));
 
 /** Is {hi, lo} (unsigned) at or above 2^bits? */
 export function exceeds(hi: number, lo: number, bits: number): boolean {

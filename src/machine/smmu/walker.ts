@@ -6,7 +6,7 @@ import { fromHalves, type Hpa } from '../../ports/address.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
 import type { WalkStep } from '../../ports/outcome.ts';
 import { Access } from '../../ports/transaction.ts';
-import { exceeds, type Stage } from './stage.ts';
+import type { Stage } from './stage.ts';
 
 const RWX = Access.READ | Access.WRITE | Access.EXECUTE;
 /** Privileged permissions stand four bits above the unprivileged ones. */
@@ -131,34 +131,43 @@ export class TableWalker {
 
   /** From the first table to the leaf: leaves the entry in lo/hi (table attributes folded in) and the output address. */
   private descend(stage: Stage, s2: Stage | null, inHi: number, inLo: number): number {
-    if (exceeds(inHi, inLo, stage.inputBits)) return Event.F_TRANSLATION;
-    const { levelBits, granuleShift } = stage;
-    const levelMask = (1 << levelBits) - 1;
+    const { granuleShift, levelBits, beyondOutputHi } = stage;
+    if (((inHi & stage.beyondInputHi) | (inLo & stage.beyondInputLo)) !== 0) return Event.F_TRANSLATION;
+    const { memory } = this;
+    const direct = s2 === null && this.trace === null;
     let tableHi = stage.tableHi;
     let tableLo = stage.tableLo;
     let shift = stage.startShift;
     let mask = stage.startMask;
     let inherited = 0;
-    if (exceeds(tableHi, tableLo, stage.outputBits)) return Event.F_ADDR_SIZE;
+    if ((tableHi & beyondOutputHi) !== 0) return Event.F_ADDR_SIZE;
     for (let level = stage.startLevel; ; level++) {
       const index = (shift >= 32 ? inHi >>> (shift - 32) : (inLo >>> shift) | (inHi << (32 - shift))) & mask;
-      const refused = this.fetch(stage, s2, tableHi, tableLo | (index << 3), level);
-      if (refused !== 0) return refused;
-      const { lo, hi } = this;
-      const type = lo & 3;
-      if ((type & 1) === 0) return Event.F_TRANSLATION;
-      const next = hi & 0xffff;
-      if (type === 3 && level < 3) {
-        tableHi = next;
+      let lo = 0;
+      let hi = 0;
+      if (direct && memory.locate(tableHi, tableLo | (index << 3))) {
+        lo = memory.words[memory.at];
+        hi = memory.words[memory.at + 1];
+      } else {
+        const refused = this.fetch(stage, s2, tableHi, tableLo | (index << 3), level);
+        if (refused !== 0) return refused;
+        lo = this.lo;
+        hi = this.hi;
+      }
+      if ((lo & 1) === 0) return Event.F_TRANSLATION;
+      if (level < 3 && (lo & 2) !== 0) {
+        tableHi = hi & 0xffff;
         tableLo = lo & -(1 << granuleShift);
-        if (exceeds(tableHi, tableLo, stage.outputBits)) return Event.F_ADDR_SIZE;
-        if (stage.hierarchical) inherited |= hi;
+        if ((tableHi & beyondOutputHi) !== 0) return Event.F_ADDR_SIZE;
+        inherited |= hi;
         shift -= levelBits;
-        mask = levelMask;
+        mask = (1 << levelBits) - 1;
         continue;
       }
-      if (level === 3 ? type !== 3 : !allowsBlock(granuleShift, level)) return Event.F_TRANSLATION;
-      return this.leaf(stage, shift, inHi, inLo, inherited);
+      if (level === 3 ? (lo & 2) === 0 : !allowsBlock(granuleShift, level)) return Event.F_TRANSLATION;
+      this.lo = lo;
+      this.hi = hi;
+      return this.leaf(stage, shift, inHi, inLo, stage.hierarchical ? inherited : 0);
     }
   }
 
@@ -173,7 +182,7 @@ export class TableWalker {
       this.outHi = (baseHi & ~mask) | (inHi & mask);
       this.outLo = inLo;
     }
-    if (exceeds(this.outHi, this.outLo, stage.outputBits)) return Event.F_ADDR_SIZE;
+    if ((this.outHi & stage.beyondOutputHi) !== 0) return Event.F_ADDR_SIZE;
     this.leafShift = shift;
     if (inherited !== 0) this.inherit(inherited);
     return 0;

@@ -11,14 +11,13 @@ import type { TranslationOutcome, WalkStep } from '../../ports/outcome.ts';
 import type { Tap } from '../../ports/tap.ts';
 import { Access, Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { VtdSpec } from '../spec.ts';
-import { Regime, Tlb, tlbIndex } from '../tlb.ts';
+import { CONTEXT_SLOTS, contextSlot, Regime, Tlb, tlbIndex } from '../tlb.ts';
 import { ContextReader, NO_CONTEXT, type SourceContext } from './context.ts';
 import { FaultRecording } from './faults.ts';
 import { VtdRegisters } from './registers.ts';
 import { SecondLevelWalker } from './walker.ts';
 
-const CONTEXTS = 1024;
-const slotOf = (sid: number): number => sid & (CONTEXTS - 1);
+const slotOf = (sid: number): number => contextSlot(sid, -1);
 const WRITE = Access.WRITE;
 
 /** Interrupt remapping, which sits in the same register page and takes its invalidations from the same queue. */
@@ -46,8 +45,8 @@ export class Vtd implements Iommu {
   private readonly base: number;
   private readonly width: number;
   private readonly state: VtdRegisters;
-  private readonly cached: SourceContext[] = new Array<SourceContext>(CONTEXTS).fill(NO_CONTEXT);
-  private readonly nothing: SourceContext[] = new Array<SourceContext>(CONTEXTS).fill(NO_CONTEXT);
+  private readonly cached: SourceContext[] = new Array<SourceContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
+  private readonly nothing: SourceContext[] = new Array<SourceContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
   /** What the hot path looks at: the cache, or nothing while translation is off. */
   private contexts: SourceContext[] = this.nothing;
   private readonly reader: ContextReader;
@@ -151,7 +150,8 @@ export class Vtd implements Iommu {
 
   private quick(tx: Transaction): StatusCode {
     const context = this.contexts[slotOf(tx.requester)];
-    if (context.sid === tx.requester && !isInterruptRange(tx)) {
+    // Nothing of the interrupt range is ever in the TLB.
+    if (context.sid === tx.requester) {
       const { tlb } = this;
       const lo = tx.iovaLo;
       const index = tlbIndex(tx.iovaHi, lo, context.hash);
@@ -237,7 +237,7 @@ export class Vtd implements Iommu {
   private dropContexts(granularity: number, domain: number, source: number, functionMask: number): void {
     const { cached } = this;
     const ignored = [0, 4, 6, 7][functionMask];
-    for (let i = 0; i < CONTEXTS; i++) {
+    for (let i = 0; i < CONTEXT_SLOTS; i++) {
       const context = cached[i];
       const matches =
         granularity === Granularity.GLOBAL ||
