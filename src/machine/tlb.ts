@@ -22,6 +22,16 @@ export const tlbHash = (id: number): number => (id ^ (id >>> 13)) & MASK;
 export const tlbIndex = (hi: number, lo: number, hash: number): number =>
   ((lo >>> 12) ^ (lo >>> 24) ^ (hi << 3) ^ hash) & MASK;
 
+/** Slots of a direct-mapped cache of stream contexts. */
+export const CONTEXT_SLOTS = 4096;
+
+/**
+ * The slot of a stream and substream (-1: none). Multiplied, since stream ids differ in their upper bits when every function has a
+ * bus of its own: 255 such functions, and 1,024 on four buses, have a slot each.
+ */
+export const contextSlot = (sid: number, ssid: number): number =>
+  Math.imul(sid ^ Math.imul(ssid + 1, 0x9d), 0x9e3779b1) >>> 20;
+
 /** Page number of an address, exact to 64 bits. */
 const pageOf = (hi: number, lo: number): number => (hi >>> 0) * 0x100000 + (lo >>> 12);
 
