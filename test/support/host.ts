@@ -15,7 +15,10 @@ export interface TestHostOptions extends BootOptions {
 }
 
 /** The one device of a preset, behind its root port. */
-export const oneDevice = (device: string, options: Readonly<Record<string, number | string | boolean>> = {}): SlotSpec[] => [
+export const oneDevice = (
+  device: string,
+  options: Readonly<Record<string, number | string | boolean>> = {},
+): SlotSpec[] => [
   { at: '01.0', kind: 'root-port', acs: true, below: [{ at: '00.0', kind: 'function', device, options }] },
 ];
 
