@@ -139,6 +139,27 @@ describe('a device in a guest, from its register to the guest CPU', () => {
     expect(vectors.count(2)).toBe(1);
   });
 
+  it('the guest’s own write to its GICv2m frame raises the SPI; others do nothing', () => {
+    const { guest, vm, settle } = bed('arm-its', virtMap({ ram: RAM, msi: 'v2m' }));
+    const [interrupt] = guest.controller.allocateMsis(8, 1);
+    expect(vm.mmioRead(0x0802_0008, 4)).toBe((80 << 16) | 64);
+    for (const spi of [interrupt.intid, 79, 144, interrupt.intid + 1]) vm.mmioWrite(0x0802_0040, 4, spi);
+    settle();
+    expect(guest.unexpected).toBe(1);
+  });
+
+  it('a reset of the guest: everything off, the line on, and the next driver finds a device that works', () => {
+    const { guest, device, write } = bed('arm-its', virtMap({ ram: RAM }));
+    guest.enableMsix(device, 2);
+    device.reset();
+    expect(device.msix?.flags).toBe(31);
+    expect(device.intx?.enabled).toBe(true);
+    const vectors = guest.enableMsix(device, 3);
+    write(BellRegister.RING, 2);
+    expect(vectors.count(2)).toBe(1);
+    expect(device.warnings).toEqual([]);
+  });
+
   it('a GICv2m on the host, and a GICv2 guest', () => {
     const { guest, device, write } = bed('arm-v2m', virtMap({ ram: RAM, gic: 2, msi: 'v2m' }), {
       boot: { allowUnsafeInterrupts: true },

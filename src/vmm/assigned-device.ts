@@ -129,6 +129,16 @@ export class AssignedDevice {
     this.#lineMode(true);
   }
 
+  /** The guest is reset: interrupts off, the device back to power-on state where it can be, its line on again. @throws VfioError */
+  reset(): void {
+    this.msix?.reset();
+    this.msi?.reset();
+    this.intx?.disable();
+    if (this.device.info().resettable) this.device.reset();
+    this.bars.refresh();
+    this.start();
+  }
+
   /** Interrupts off, in the order that loses none on the way. */
   stop(): void {
     this.msix?.disable();

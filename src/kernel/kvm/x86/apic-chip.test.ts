@@ -109,6 +109,19 @@ describe('lines through the I/O APIC', () => {
     expect([Count.SENT, Count.DELIVERED, Count.COALESCED].map((slot) => vm.ledger[slot])).toEqual([2, 1, 1]);
   });
 
+  it('a masked level waits in the ledger too, and goes on when it is unmasked', () => {
+    const { vm, cpu } = x86();
+    redirect(cpu[0], 18, 0x1_8053);
+    const trigger = vm.eventfd();
+    vm.irqfd(trigger.fd, 18);
+    trigger.signal();
+    trigger.signal();
+    expect([Count.SENT, Count.PENDING, Count.COALESCED].map((slot) => vm.ledger[slot])).toEqual([2, 1, 1]);
+    redirect(cpu[0], 18, 0x8053);
+    expect(cpu[0].acknowledge()).toBe(0x53);
+    expect([Count.PENDING, Count.DELIVERED].map((slot) => vm.ledger[slot])).toEqual([0, 1]);
+  });
+
   it('a line that stays up comes again; a masked one waits', () => {
     const { vm, cpu } = x86();
     const line = (level: number): number => vm.ioctl(uapi.KVM_IRQ_LINE, uapi.kvm_irq_level.bytes({ irq: 17, level }));

@@ -103,6 +103,7 @@ export class ApicChip implements GuestIrqchip, IoDevice {
   }
 
   destroy(): void {
+    this.ioapic.destroy();
     for (const apic of this.apics.values()) apic.destroy();
   }
 }
@@ -129,11 +130,6 @@ export class ApicTarget implements InjectTarget {
   raise(): void {
     this.first.accept(this.vector, this.level);
     for (const apic of this.others) apic.accept(this.vector, this.level);
-  }
-
-  withdraw(): void {
-    this.first.withdraw(this.vector);
-    for (const apic of this.others) apic.withdraw(this.vector);
   }
 }
 

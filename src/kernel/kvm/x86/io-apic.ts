@@ -37,6 +37,10 @@ export class IoApic implements IoDevice {
     return 0;
   }
 
+  destroy(): void {
+    for (const pin of this.pins) pin.lower();
+  }
+
   /** A local APIC ended a level triggered vector: the pins that sent it may send again. */
   endOfInterrupt(vector: number, acked: (pin: number) => void): void {
     for (const [index, pin] of this.pins.entries()) if (pin.ends(vector)) pin.end(() => acked(index));
@@ -64,25 +68,29 @@ export class IoApicPin implements InjectTarget {
   low = MASKED;
   high = 0;
   private line = false;
+  /** The ledger holds an interrupt as pending on the line: a level that the entry does not let through yet. */
+  private held = false;
   private readonly ioapic: IoApic;
 
   constructor(ioapic: IoApic) {
     this.ioapic = ioapic;
   }
 
-  /** An irqfd's interrupt. A masked entry, or a level that is in service, holds it on the line: merged with what follows. */
+  /** An irqfd's interrupt. A level waits on the line while the entry is masked or in service; a masked edge is lost (kvm ioapic_service). */
   inject(): void {
-    const { tap } = this.ioapic.chip;
+    const { ledger } = this.ioapic.chip.tap;
     const target = this.ready() ? this.target() : null;
     const high = this.line;
-    this.line = true;
-    if (target === null) {
-      const slot = high ? Count.COALESCED : Count.LOST + Loss.GUEST_CONTROLLER_OFF;
-      tap.ledger[slot]! += 1;
-      return;
+    this.line = this.level || target === null;
+    if (target !== null) {
+      this.sent();
+      target.inject();
+    } else if (!this.level) ledger[Count.LOST + Loss.GUEST_CONTROLLER_OFF]! += 1;
+    else if (this.held || high) ledger[Count.COALESCED]! += 1;
+    else {
+      this.held = true;
+      ledger[Count.PENDING]! += 1;
     }
-    this.sent();
-    target.inject();
   }
 
   raise(): void {
@@ -93,6 +101,9 @@ export class IoApicPin implements InjectTarget {
 
   lower(): void {
     this.line = false;
+    if (!this.held) return;
+    this.release();
+    this.ioapic.chip.tap.ledger[Count.LOST + Loss.TORN_DOWN]! += 1;
   }
 
   ends(vector: number): boolean {
@@ -127,7 +138,15 @@ export class IoApicPin implements InjectTarget {
     const target = this.ready() ? this.target() : null;
     if (target === null) return;
     this.sent();
-    target.raise();
+    if (this.held) {
+      this.release();
+      target.inject();
+    } else target.raise();
+  }
+
+  private release(): void {
+    this.held = false;
+    this.ioapic.chip.tap.ledger[Count.PENDING]! -= 1;
   }
 
   private sent(): void {

@@ -83,18 +83,10 @@ export class LocalApic implements CpuInterface, IoDevice, Job {
     this.kick();
   }
 
-  isPending(vector: number): boolean {
-    return test(this.irr, vector);
-  }
-
-  /** Takes the pending state away: the line of an I/O APIC pin fell. */
-  withdraw(vector: number): void {
-    reset(this.irr, vector);
-    this.settle(vector, Count.LOST + Loss.TORN_DOWN);
-  }
-
+  /** The VM is gone: what is pending is lost. */
   destroy(): void {
-    for (let vector = 0; vector < 256; vector += 1) if (test(this.irr, vector)) this.withdraw(vector);
+    this.irr.fill(0);
+    for (let vector = 0; vector < 256; vector += 1) this.settle(vector, Count.LOST + Loss.TORN_DOWN);
   }
 
   get pending(): boolean {
