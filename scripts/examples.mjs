@@ -1,4 +1,4 @@
-// Runs every example of README.md and docs/: ```js blocks as programs, ```console blocks as commands whose output must
+// Runs every example of README.md and docs/: ```ts blocks as programs, type-checked, ```console blocks as commands whose output must
 // match. A line `…` in an expected output stands for any lines; `~` in front of a number stands for any number there.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -18,7 +18,9 @@ let passed = 0;
 let failed = 0;
 
 try {
-  for (const page of pages) for (const block of blocksOf(page)) check(page, block);
+  const blocks = pages.flatMap((page) => blocksOf(page));
+  compile(blocks.filter(({ kind }) => kind === 'ts'));
+  for (const block of blocks) check(block);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -27,16 +29,31 @@ process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 
 function blocksOf(page) {
   const text = readFileSync(join(root, page), 'utf8');
-  const blocks = [...text.matchAll(/^```(js|console)\n([\s\S]*?)^```$/gm)];
-  return blocks.map((match) => ({
-    kind: match[1],
-    body: match[2],
-    line: text.slice(0, match.index).split('\n').length,
-  }));
+  const blocks = [...text.matchAll(/^```(ts|console)\n([\s\S]*?)^```$/gm)];
+  return blocks.map((match) => {
+    const line = text.slice(0, match.index).split('\n').length;
+    return { page, kind: match[1], body: match[2], line, name: `${page.replace(/\W/g, '-')}-${line}` };
+  });
 }
 
-function check(page, { kind, body, line }) {
-  const problem = kind === 'js' ? runProgram(page, line, body) : runConsole(body);
+/** All programs in one go; what TypeScript says of them stays with the block that it is about. */
+function compile(programs) {
+  for (const { name, body } of programs) writeFileSync(join(scratch, `${name}.mts`), `${body}\nexport {};\n`);
+  const compilerOptions = {
+    ...{ target: 'ES2022', module: 'NodeNext', lib: ['ES2023', 'ESNext.Disposable'], types: ['node'] },
+    ...{ strict: true, skipLibCheck: true },
+  };
+  writeFileSync(join(scratch, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['*.mts'] }));
+  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const result = spawnSync(process.execPath, [tsc, '-p', '.'], { cwd: scratch, encoding: 'utf8' });
+  for (const program of programs) {
+    const lines = result.stdout.split('\n').filter((line) => line.startsWith(`${program.name}.mts`));
+    program.complaint = lines.length === 0 ? null : lines.join('\n');
+  }
+}
+
+function check({ page, kind, body, line, name, complaint }) {
+  const problem = kind === 'ts' ? (complaint ?? runProgram(name, body)) : runConsole(body);
   if (problem === null) passed += 1;
   else {
     failed += 1;
@@ -44,10 +61,12 @@ function check(page, { kind, body, line }) {
   }
 }
 
-function runProgram(page, line, body) {
-  const file = join(scratch, `${page.replace(/\W/g, '-')}-${line}.mjs`);
-  writeFileSync(file, body);
-  const result = spawnSync(process.execPath, [file], { cwd: root, encoding: 'utf8', timeout: 60_000 });
+function runProgram(name, body) {
+  const result = spawnSync(process.execPath, [join(scratch, `${name}.mjs`)], {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
   if (result.status !== 0) return `the program ended with status ${result.status}\n${result.stderr}`;
   const expected = [...body.matchAll(/\/\/ prints: (.*)$/gm)].map((match) => match[1]);
   const printed = result.stdout.trimEnd().split('\n');

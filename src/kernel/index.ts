@@ -1,4 +1,6 @@
 /** A simulated Linux. */
+
+export { type BootOptions, bootLinux, Host } from './boot/boot.ts';
 export { SimKernelClient } from './client.ts';
 export * from './context.ts';
 export { EventFdFile, eventfdCtxFdget, SimEventFd } from './eventfd.ts';
