@@ -5,19 +5,11 @@ import { version } from '../version.ts';
 import { HopList } from './hop-list.ts';
 import { type DoorbellOption, parseRingOptions, type RingOptions } from './options.ts';
 import { Progress } from './progress.ts';
+import type { Report } from './report.ts';
 import { JsonReport } from './report-json.ts';
 import { TextReport } from './report-text.ts';
 import { lossesOf, RingSession, type Totals } from './session.ts';
 import { startTrace } from './trace-file.ts';
-
-/** What both forms of output are told. */
-export interface Report {
-  setUp(session: RingSession): void;
-  firstInterrupt(session: RingSession, hops: HopList): void;
-  totals(session: RingSession, totals: Totals, seconds: number): void;
-  without(session: RingSession, hops: HopList, totals: Totals): void;
-  end(): void;
-}
 
 /** Interrupts between two looks at the clock. */
 const BATCH = 20_000;

@@ -2,9 +2,9 @@
 import { hexPlain } from '../../ports/address.ts';
 import type { Hop } from '../../ports/tap.ts';
 import { hopObject } from '../../trace/index.ts';
-import type { Report } from './command.ts';
 import { deviceTitle } from './describe.ts';
 import type { HopList } from './hop-list.ts';
+import type { Report } from './report.ts';
 import type { RingSession, Totals } from './session.ts';
 import { doorbells, guestMessages, hardwareMessages, type Message } from './vector-table.ts';
 

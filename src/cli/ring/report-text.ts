@@ -1,10 +1,10 @@
 /** What people read: the set-up, one interrupt hop by hop, the count, and the run without the doorbell. */
 import { hex } from '../../ports/address.ts';
 import type { Hop } from '../../ports/tap.ts';
-import type { Report } from './command.ts';
 import { deviceTitle, machineTitle, plural, span } from './describe.ts';
 import { hopLines } from './hop-lines.ts';
 import type { HopList } from './hop-list.ts';
+import type { Report } from './report.ts';
 import type { RingSession, Totals } from './session.ts';
 import { doorbells, guestMessages, hardwareMessages } from './vector-table.ts';
 

@@ -2,7 +2,7 @@
 import { CapabilityId } from '../../arch/pci/capability.ts';
 import type { Host } from '../../kernel/boot/boot.ts';
 import type { HostFunction } from '../../machine/pci/function.ts';
-import { Count, LEDGER_SIZE, Loss, lossName } from '../../ports/ledger.ts';
+import { Count, LEDGER_SIZE, lossName } from '../../ports/ledger.ts';
 import { type Assignment, GuestDriver, type GuestMap, type GuestVectors, VirtualMachine } from '../../vmm/index.ts';
 import { UsageError } from '../usage.ts';
 import type { DoorbellOption, RingOptions } from './options.ts';
@@ -135,4 +135,3 @@ export class RingSession {
 }
 
 export const lossesOf = (totals: Totals): number => Object.values(totals.lost).reduce((sum, part) => sum + part, 0);
-export { Loss };

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { loadDevice } from '../../devices/capture-files.ts';
 import type { DeviceOptions } from '../../devices/options.ts';
 import { bootLinux, type Host } from '../../kernel/boot/boot.ts';
-import { type MachineInput, parseMachine } from '../../machine/define.ts';
+import { parseMachine } from '../../machine/define.ts';
 import { Machine } from '../../machine/machine.ts';
 import { isPreset, PRESET_DEVICE, preset, presetNames } from '../../machine/presets.ts';
 import type { MachineSpec, SlotSpec } from '../../machine/spec.ts';
@@ -108,5 +108,3 @@ function readText(path: string, option: string): string {
     throw new ProblemError(`${option} ${path}: ${(error as Error).message}${known}`);
   }
 }
-
-export type { MachineInput };
