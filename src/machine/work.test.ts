@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { JobQueue, SimClock } from './work.ts';
 
@@ -34,6 +35,42 @@ describe('JobQueue', () => {
     expect(() => queue.drain()).toThrow('watcher');
     queue.drain();
     expect(ran).toBe(1);
+  });
+});
+
+describe('JobQueue, few jobs and many', () => {
+  it('behaves as a set of waiting jobs in the order of posting', () => {
+    const program = fc.array(fc.oneof(fc.nat(79), fc.constant('drain' as const)), { maxLength: 300 });
+    fc.assert(
+      fc.property(program, (steps) => {
+        const queue = new JobQueue();
+        const ran: number[] = [];
+        const jobs = Array.from({ length: 80 }, (_, id) => ({
+          run: () => {
+            ran.push(id);
+            // Every fifth job posts another one while the queue drains.
+            if (id % 5 === 4) queue.post(jobs[id - 1]!);
+          },
+        }));
+        const waiting = new Set<number>();
+        const expected: number[] = [];
+        for (const step of steps) {
+          if (step !== 'drain') {
+            queue.post(jobs[step]!);
+            waiting.add(step);
+            continue;
+          }
+          queue.drain();
+          for (const id of waiting) {
+            waiting.delete(id);
+            expected.push(id);
+            if (id % 5 === 4) waiting.add(id - 1);
+          }
+        }
+        expect(ran).toEqual(expected);
+      }),
+      { numRuns: 1000 },
+    );
   });
 });
 

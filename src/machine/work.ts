@@ -1,28 +1,70 @@
 /** Deferred work and simulated time. Nothing here looks at the wall clock: whoever drives the machine steps it. */
 import type { Clock, Job, WorkQueue } from '../ports/work.ts';
 
-/** Jobs in the order of posting; a job that waits already is not queued twice. */
+/** Up to so many waiting jobs are compared one by one; beyond, a set knows them. */
+const FEW = 16;
+
+/**
+ * Jobs in the order of posting; a job that waits already is not queued twice. An interrupt into a guest passes here, so that a ring is
+ * used again and again instead of a set alone, which allocates as jobs come and go.
+ */
 export class JobQueue implements WorkQueue {
-  private readonly waiting = new Set<Job>();
+  private ring: (Job | null)[] = new Array<Job | null>(FEW * 2).fill(null);
+  /** Jobs are at [head, head + count), modulo the ring's length. */
+  private head = 0;
+  private count = 0;
+  /** Those that wait, while they are more than few. */
+  private readonly many = new Set<Job>();
   private draining = false;
 
   post(job: Job): void {
-    this.waiting.add(job);
+    if (this.waits(job)) return;
+    if (this.count === this.ring.length) this.grow();
+    this.ring[(this.head + this.count) & (this.ring.length - 1)] = job;
+    this.count += 1;
+    if (this.count === FEW + 1) this.gather();
+    else if (this.count > FEW) this.many.add(job);
   }
 
   /** When a job throws, the exception reaches the caller and the jobs behind it keep waiting. */
   drain(): void {
-    if (this.draining || this.waiting.size === 0) return;
+    if (this.draining || this.count === 0) return;
     this.draining = true;
     try {
-      for (const job of this.waiting) {
-        // Out of the set first, so that a job may post itself again.
-        this.waiting.delete(job);
-        job.run();
-      }
+      while (this.count > 0) this.take().run();
     } finally {
       this.draining = false;
     }
+  }
+
+  /** Out of the queue first, so that a job may post itself again. */
+  private take(): Job {
+    const job = this.ring[this.head]!;
+    this.ring[this.head] = null;
+    this.head = (this.head + 1) & (this.ring.length - 1);
+    this.count -= 1;
+    if (this.count > FEW) this.many.delete(job);
+    else if (this.count === FEW) this.many.clear();
+    return job;
+  }
+
+  private waits(job: Job): boolean {
+    const { ring, head, count } = this;
+    if (count > FEW) return this.many.has(job);
+    for (let i = 0; i < count; i++) if (ring[(head + i) & (ring.length - 1)] === job) return true;
+    return false;
+  }
+
+  private gather(): void {
+    for (let i = 0; i < this.count; i++) this.many.add(this.ring[(this.head + i) & (this.ring.length - 1)]!);
+  }
+
+  private grow(): void {
+    const { ring, head, count } = this;
+    const larger = new Array<Job | null>(ring.length * 2).fill(null);
+    for (let i = 0; i < count; i++) larger[i] = ring[(head + i) & (ring.length - 1)];
+    this.ring = larger;
+    this.head = 0;
   }
 }
 
