@@ -10,48 +10,56 @@ const FIRST_VECTOR = 0x30;
 const LAST_VECTOR = 0xfe;
 const LEVEL = 1 << 15;
 
+/** The local APICs of all CPUs: interrupts go to the CPU with the most free vectors. */
 export class GuestApics implements GuestController {
-  readonly #cpu: GuestCpu;
-  readonly #index: number;
-  readonly #taken = new Set<number>();
+  readonly #cpus: readonly GuestCpu[];
+  /** Vectors in use, by CPU. */
+  readonly #taken: readonly Set<number>[];
 
   /** Software enable, all priorities open. */
-  constructor(cpu: GuestCpu, index: number) {
-    this.#cpu = cpu;
-    this.#index = index;
-    cpu.mmioWrite(LAPIC + SVR, 4, 0x1ff);
-    cpu.mmioWrite(LAPIC + TPR, 4, 0);
+  constructor(cpus: readonly GuestCpu[]) {
+    this.#cpus = cpus;
+    this.#taken = cpus.map(() => new Set());
+    for (const cpu of cpus) {
+      cpu.mmioWrite(LAPIC + SVR, 4, 0x1ff);
+      cpu.mmioWrite(LAPIC + TPR, 4, 0);
+    }
   }
 
   allocateMsis(_device: number, count: number): readonly GuestInterrupt[] {
     return Array.from({ length: count }, () => {
-      const intid = this.#vector();
-      return { intid, message: { address: LAPIC + this.#index * 0x1000, data: intid } };
+      const { cpu, vector } = this.#vector();
+      return { intid: vector, cpu, message: { address: LAPIC + cpu * 0x1000, data: vector } };
     });
   }
 
   freeMsis(_device: number, interrupts: readonly GuestInterrupt[]): void {
-    for (const { intid } of interrupts) this.#taken.delete(intid);
+    for (const { cpu, intid } of interrupts) this.#taken[cpu]?.delete(intid);
   }
 
-  enableLine(gsi: number): number {
-    const vector = this.#vector();
-    this.#redirect(gsi * 2 + 0x11, (this.#index << 24) >>> 0);
+  enableLine(gsi: number): { readonly cpu: number; readonly intid: number } {
+    const { cpu, vector } = this.#vector();
+    this.#redirect(gsi * 2 + 0x11, (cpu << 24) >>> 0);
     this.#redirect(gsi * 2 + 0x10, vector | LEVEL);
-    return vector;
+    return { cpu, intid: vector };
   }
 
   #redirect(register: number, value: number): void {
-    this.#cpu.mmioWrite(IOAPIC, 4, register);
-    this.#cpu.mmioWrite(IOAPIC + 0x10, 4, value);
+    this.#cpus[0]?.mmioWrite(IOAPIC, 4, register);
+    this.#cpus[0]?.mmioWrite(IOAPIC + 0x10, 4, value);
   }
 
-  #vector(): number {
+  #vector(): { cpu: number; vector: number } {
+    const sizes = this.#taken.map(({ size }) => size);
+    const cpu = sizes.indexOf(Math.min(...sizes));
+    const taken = this.#taken[cpu] ?? new Set();
     for (let vector = FIRST_VECTOR; vector <= LAST_VECTOR; vector++) {
-      if (this.#taken.has(vector)) continue;
-      this.#taken.add(vector);
-      return vector;
+      if (taken.has(vector)) continue;
+      taken.add(vector);
+      return { cpu, vector };
     }
-    throw new RangeError(`CPU ${this.#index} of the guest has no free vector`);
+    throw new RangeError(
+      `no CPU of the guest has a free vector: ${sizes.length} CPUs have ${LAST_VECTOR - FIRST_VECTOR + 1} each`,
+    );
   }
 }

@@ -7,6 +7,8 @@ import type { VirtualMachine } from './vm.ts';
 /** An interrupt that the guest set up: what to write into a device's vector, and the identifier that the CPU will acknowledge. */
 export interface GuestInterrupt {
   readonly message: { readonly address: number; readonly data: number };
+  /** Index of the CPU that it goes to. */
+  readonly cpu: number;
   readonly intid: number;
 }
 
@@ -14,13 +16,15 @@ export interface GuestController {
   /** `count` MSIs for a device (its requester id in the guest). @throws RangeError when the controller has no more */
   allocateMsis(device: number, count: number): readonly GuestInterrupt[];
   freeMsis(device: number, interrupts: readonly GuestInterrupt[]): void;
-  /** Enables a line, level triggered. @returns the identifier that the CPU will acknowledge */
-  enableLine(gsi: number): number;
+  /** Enables a line, level triggered. @returns the CPU, and the identifier that it will acknowledge */
+  enableLine(gsi: number): { readonly cpu: number; readonly intid: number };
 }
 
-/** Turns the controller of `vm` on, by guest-physical registers and guest memory alone. */
-export function startController(vm: VirtualMachine, cpu: GuestCpu, index: number): GuestController {
-  return vm.map.interrupts.type === 'gic'
-    ? new GuestGic(vm, vm.map.interrupts, cpu, index)
-    : new GuestApics(cpu, index);
+/** CPUs that serve interrupts: a GIC's LPIs all go to CPU 0 here; an APIC has too few vectors for that. */
+export const servingCpus = (vm: VirtualMachine): number => (vm.map.interrupts.type === 'gic' ? 1 : vm.kvm.cpus);
+
+/** Turns the controller of `vm` on, by guest-physical registers and guest memory alone. `cpus`: {@link servingCpus} of them. */
+export function startController(vm: VirtualMachine, cpus: readonly GuestCpu[]): GuestController {
+  const { interrupts } = vm.map;
+  return interrupts.type === 'gic' ? new GuestGic(vm, interrupts, cpus[0]!, 0) : new GuestApics(cpus);
 }

@@ -5,7 +5,7 @@ import { Msi, MsiFlags, msiDataOffset } from '../arch/pci/msi.ts';
 import { MSIX_BAR_MASK, Msix, MsixEntry, MsixFlags, msixVectors } from '../arch/pci/msix.ts';
 import type { GuestCpu } from '../ports/guest.ts';
 import type { AssignedDevice } from './assigned-device.ts';
-import { type GuestController, type GuestInterrupt, startController } from './guest-controller.ts';
+import { type GuestController, type GuestInterrupt, servingCpus, startController } from './guest-controller.ts';
 import type { VirtualMachine } from './vm.ts';
 
 const NOTHING = 1023;
@@ -34,7 +34,7 @@ export interface GuestVectors {
  * const vectors = guest.enableMsix(assigned, 4, (vector) => console.log(vector));
  */
 export class GuestDriver {
-  readonly cpu: GuestCpu;
+  readonly cpus: readonly GuestCpu[];
   readonly controller: GuestController;
   /** Served interrupts by slot; a slot is one vector of one device. */
   readonly counts = new Int32Array(4096);
@@ -43,21 +43,22 @@ export class GuestDriver {
   /** A CPU with its interrupts masked: what arrives stays pending until `serve` after it is false again. */
   paused = false;
   private readonly vm: VirtualMachine;
-  /** Slot of an interrupt identifier, or -1. */
-  private readonly slots = new Int32Array(INTIDS).fill(-1);
+  /** Slot of an interrupt identifier of a CPU, or -1. */
+  private readonly slots: Int32Array;
   private readonly vectorOfSlot = new Int32Array(4096);
   private readonly handlers: (GuestHandler | null)[] = [];
   private readonly freeSlots: number[] = [];
 
-  private constructor(vm: VirtualMachine, index: number) {
+  private constructor(vm: VirtualMachine) {
     this.vm = vm;
-    this.cpu = vm.attachCpu(index, () => this.serve());
-    this.controller = startController(vm, this.cpu, index);
+    this.cpus = Array.from({ length: servingCpus(vm) }, (_, cpu) => vm.attachCpu(cpu, () => this.serveCpu(cpu)));
+    this.slots = new Int32Array(INTIDS * this.cpus.length).fill(-1);
+    this.controller = startController(vm, this.cpus);
   }
 
-  /** Attaches CPU `index` and turns the controller on. @throws VfioError when the CPU cannot be attached */
-  static start(vm: VirtualMachine, index = 0): GuestDriver {
-    return new GuestDriver(vm, index);
+  /** Attaches the CPUs that serve interrupts and turns the controller on. @throws VfioError when a CPU cannot be attached */
+  static start(vm: VirtualMachine): GuestDriver {
+    return new GuestDriver(vm);
   }
 
   /** COMMAND of a device: memory decoding and bus mastering. */
@@ -123,8 +124,8 @@ export class GuestDriver {
   enableIntx(device: AssignedDevice, handler: GuestHandler): GuestVectors {
     if (device.intx === null) throw new RangeError(`${device.device.name} has no interrupt line`);
     this.enableDevice(device);
-    const intid = this.controller.enableLine(device.intx.gsi);
-    const interrupts = [{ intid, message: { address: 0, data: 0 } }];
+    const line = this.controller.enableLine(device.intx.gsi);
+    const interrupts = [{ ...line, message: { address: 0, data: 0 } }];
     const slots = this.claim(interrupts, handler);
     const unsupported = (): never => {
       throw new RangeError('a line is masked at the controller');
@@ -132,13 +133,25 @@ export class GuestDriver {
     return this.handle(-1, interrupts, slots, unsupported, () => {});
   }
 
-  /** Serves what is pending: called by the CPU's signal, and by a guest that polls. Hot. */
+  /** Serves what is pending on every CPU: for a guest that polls, and after `paused`. */
   serve(): void {
-    const { cpu, slots, counts } = this;
+    for (let cpu = 0; cpu < this.cpus.length; cpu++) this.serveCpu(cpu);
+  }
+
+  detach(): void {
+    for (const cpu of this.cpus) cpu.detach();
+  }
+
+  /** What a CPU's signal calls. Hot. */
+  private serveCpu(index: number): void {
+    const { slots, counts } = this;
+    const cpu = this.cpus[index];
+    // The signal of a CPU that is just being attached.
+    if (cpu === undefined) return;
     while (!this.paused) {
       const intid = cpu.acknowledge();
       if (intid === NOTHING) return;
-      const slot = slots[intid];
+      const slot = slots[index * INTIDS + intid];
       if (slot >= 0) {
         counts[slot]++;
         const handler = this.handlers[slot];
@@ -148,18 +161,14 @@ export class GuestDriver {
     }
   }
 
-  detach(): void {
-    this.cpu.detach();
-  }
-
   private claim(interrupts: readonly GuestInterrupt[], handler: GuestHandler | null): readonly number[] {
-    return interrupts.map(({ intid }, vector) => {
+    return interrupts.map(({ cpu, intid }, vector) => {
       const slot = this.freeSlots.pop() ?? this.handlers.length;
       if (slot >= this.counts.length) throw new RangeError(`the guest serves at most ${this.counts.length} interrupts`);
       this.handlers[slot] = handler;
       this.vectorOfSlot[slot] = vector;
       this.counts[slot] = 0;
-      this.slots[intid] = slot;
+      this.slots[cpu * INTIDS + intid] = slot;
       return slot;
     });
   }
@@ -183,7 +192,7 @@ export class GuestDriver {
         off();
         this.serve();
         if (guestId >= 0) this.controller.freeMsis(guestId, interrupts);
-        for (const { intid } of interrupts) this.slots[intid] = -1;
+        for (const { cpu, intid } of interrupts) this.slots[cpu * INTIDS + intid] = -1;
         this.freeSlots.push(...slots);
       },
     };

@@ -41,7 +41,7 @@ export class GuestGic implements GuestController {
     if (frame === undefined) throw new RangeError('the guest has neither an ITS nor a GICv2m frame');
     return this.#spiBlock(count).map((intid) => {
       this.#enable(intid, false);
-      return { intid, message: { address: frame.base + V2M_MSI_SETSPI_NS, data: intid } };
+      return { cpu: this.#index, intid, message: { address: frame.base + V2M_MSI_SETSPI_NS, data: intid } };
     });
   }
 
@@ -50,9 +50,9 @@ export class GuestGic implements GuestController {
     for (const { intid } of interrupts) this.#spis.delete(intid);
   }
 
-  enableLine(gsi: number): number {
+  enableLine(gsi: number): { readonly cpu: number; readonly intid: number } {
     this.#enable(gsi + 32, true);
-    return gsi + 32;
+    return { cpu: this.#index, intid: gsi + 32 };
   }
 
   /** A contiguous, aligned block of the frame's SPIs: plain MSI puts the vector's number into the low bits of its data. */

@@ -92,7 +92,7 @@ export class GuestIts {
       const intid = this.#lpi();
       this.#property(intid, LPI_PROP_DEFAULT_PRIO | LPI_PROP_GROUP1 | LPI_PROP_ENABLED);
       this.#send(encodeMapti(this.#command, device, event, intid, this.#collection));
-      return { intid, message: { address: this.#base + GITS_TRANSLATER, data: event } };
+      return { cpu: this.#collection, intid, message: { address: this.#base + GITS_TRANSLATER, data: event } };
     });
     this.#sync();
     return interrupts;

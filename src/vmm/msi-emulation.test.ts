@@ -16,7 +16,7 @@ function bench(map: GuestMap, available = 8) {
   const warnings: string[] = [];
   const modes: boolean[] = [];
   const cpu = vm.attachCpu(0, () => {});
-  const controller = startController(vm, cpu, 0);
+  const controller = startController(vm, [cpu]);
   const msi = new MsiEmulation({
     kvm: vm.kvm,
     routes: vm.routes,

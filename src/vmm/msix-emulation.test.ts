@@ -37,7 +37,7 @@ function bench(map: GuestMap, count: number, options: { resizable?: boolean; ava
   const warnings: string[] = [];
   const modes: boolean[] = [];
   const cpu = vm.attachCpu(0, () => {});
-  const controller = startController(vm, cpu, 0);
+  const controller = startController(vm, [cpu]);
   const msix = new MsixEmulation({
     kvm: vm.kvm,
     routes: vm.routes,
