@@ -6,6 +6,7 @@ import type { Process } from '../process.ts';
 import { copyFromUser, userPointer } from '../user-copy.ts';
 import type { VfioDma } from './dma-list.ts';
 import type { VfioIommuType1 } from './type1.ts';
+import { checkTrackable } from './type1-dirty.ts';
 
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
 const KNOWN = uapi.VFIO_DMA_MAP_FLAG_READ | uapi.VFIO_DMA_MAP_FLAG_WRITE | uapi.VFIO_DMA_MAP_FLAG_VADDR;
@@ -129,7 +130,9 @@ function addMapping(iommu: VfioIommuType1, process: Process, map: MapRequest, io
   }
   iommu.dmas.add(dma);
   iommu.dmaAvail -= 1;
-  return 0;
+  const tracked = iommu.dirtyTracking ? checkTrackable(iommu, dma) : 0;
+  if (tracked < 0) iommu.removeDma(dma);
+  return tracked;
 }
 
 /**

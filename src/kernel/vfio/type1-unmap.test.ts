@@ -166,11 +166,3 @@ describe('UNMAP_DMA with VADDR', () => {
     expect(type1.vaddrInvalidCount).toBe(2);
   });
 });
-
-describe('what is not built', () => {
-  it('ENOTTY: DIRTY_PAGES says so', () => {
-    const { client, container } = setUp();
-    expect(client.ioctl(container, uapi.VFIO_IOMMU_DIRTY_PAGES, new Uint8Array(8))).toBe(-25);
-    expect(client.refusal()).toMatchObject({ code: 'ENOTTY', request: 'VFIO_IOMMU_DIRTY_PAGES' });
-  });
-});

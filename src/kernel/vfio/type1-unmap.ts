@@ -5,10 +5,9 @@ import type { Process } from '../process.ts';
 import { copyFromUser, copyToUser } from '../user-copy.ts';
 import type { VfioDma } from './dma-list.ts';
 import type { VfioIommuType1 } from './type1.ts';
+import { checkBitmap, trackingIsOff, type UserBitmap, writeDirty, wrongPage } from './type1-dirty.ts';
 
 const U64_MAX = 0xffff_ffff_ffff_ffffn;
-/** DIRTY_BITMAP_SIZE_MAX, in bytes. */
-const MAX_BITMAP = 2n ** 28n;
 const GET_DIRTY = uapi.VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
 const ALL = uapi.VFIO_DMA_UNMAP_FLAG_ALL;
 const VADDR = uapi.VFIO_DMA_UNMAP_FLAG_VADDR;
@@ -31,24 +30,24 @@ export function unmapDma(iommu: VfioIommuType1, process: Process, argument: bigi
   if ((unmap.flags & ~(GET_DIRTY | ALL | VADDR)) !== 0) {
     return refusals.refuse('EINVAL', `flags ${hex(unmap.flags)} has unknown bits`, 'flags');
   }
-  const dirty = (unmap.flags & GET_DIRTY) !== 0 ? checkBitmap(iommu, process, argument, unmap) : 0;
-  if (dirty < 0) return dirty;
-  const error = checkRange(iommu, unmap);
+  const dirty = (unmap.flags & GET_DIRTY) !== 0 ? readBitmap(iommu, process, argument, unmap) : null;
+  if (typeof dirty === 'number') return dirty;
+  const error = checkRange(iommu, unmap, dirty);
   if (error < 0) return error;
-  const done = (unmap.flags & VADDR) !== 0 ? invalidate(iommu, unmap) : removeMappings(iommu, unmap);
+  const done = (unmap.flags & VADDR) !== 0 ? invalidate(iommu, unmap) : removeMappings(iommu, process, unmap, dirty);
   if (done < 0) return done;
   layout.patch(bytes, { size: BigInt(done) });
   if (copyToUser(process, argument, bytes)) return 0;
   return refusals.refuse('EFAULT', 'the argument is not writable', 'argument');
 }
 
-/** GET_DIRTY_BITMAP: the vfio_bitmap behind the struct. */
-function checkBitmap(
+/** GET_DIRTY_BITMAP: the vfio_bitmap behind the struct, or -errno. */
+function readBitmap(
   iommu: VfioIommuType1,
   process: Process,
   argument: bigint,
   unmap: UnmapRequest & { readonly argsz: number },
-): number {
+): UserBitmap | number {
   const { refusals } = iommu.context;
   if ((unmap.flags & (ALL | VADDR)) !== 0) {
     return refusals.refuse('EINVAL', 'GET_DIRTY_BITMAP goes with neither ALL nor VADDR', 'flags');
@@ -60,16 +59,11 @@ function checkBitmap(
   const bytes = copyFromUser(process, argument, size, head);
   if (bytes === null) return refusals.refuse('EFAULT', 'the vfio_bitmap behind the struct is not readable', 'data');
   const bitmap = uapi.vfio_bitmap.read(bytes);
-  const pages = bitmap.pgsize === 0n ? 0n : unmap.size / (bitmap.pgsize & -bitmap.pgsize);
-  const needed = ((pages + 63n) / 64n) * 8n;
-  if (pages === 0n || bitmap.size === 0n || bitmap.size > MAX_BITMAP || bitmap.size < needed) {
-    const why = `a bitmap of ${bitmap.size} bytes for ${pages} pages of ${hex(bitmap.pgsize)}; ${needed} are needed`;
-    return refusals.refuse('EINVAL', why, 'data.size');
-  }
-  return 0;
+  const error = checkBitmap(iommu, bitmap, unmap.size, 'data');
+  return error < 0 ? error : bitmap;
 }
 
-function checkRange(iommu: VfioIommuType1, unmap: UnmapRequest): number {
+function checkRange(iommu: VfioIommuType1, unmap: UnmapRequest, bitmap: UserBitmap | null): number {
   const { refusals } = iommu.context;
   const page = BigInt(iommu.smallestPage);
   const { iova, size, flags } = unmap;
@@ -90,20 +84,17 @@ function checkRange(iommu: VfioIommuType1, unmap: UnmapRequest): number {
     if (iova + size - 1n > U64_MAX)
       return refusals.refuse('EOVERFLOW', `iova ${hex(iova)} + ${hex(size)} wraps`, 'iova');
   }
-  if ((flags & GET_DIRTY) !== 0) return refusals.refuse('EINVAL', 'dirty page tracking is off', 'flags');
+  if (bitmap !== null) {
+    if (!iommu.dirtyTracking) return trackingIsOff(iommu);
+    if (bitmap.pgsize !== page) return refusals.refuse('EINVAL', wrongPage(bitmap, page), 'data.pgsize');
+  }
   return iommu.v2 && (flags & ALL) === 0 ? checkBisection(iommu, unmap) : 0;
 }
 
 /** v2 never splits a mapping: both ends of the range have to meet the edges of what is mapped there. */
 function checkBisection(iommu: VfioIommuType1, unmap: UnmapRequest): number {
-  const { refusals } = iommu.context;
-  const iova = fromU64(unmap.iova);
-  const end = fromU64(unmap.iova + unmap.size);
-  const first = iova === null ? null : iommu.dmas.at(iova);
-  if (first !== null && first.iova !== iova) return refusals.refuse('EINVAL', bisects(first), 'iova');
-  const last = end === null ? null : iommu.dmas.at(end - 1);
-  if (last !== null && last.iova + last.size !== end) return refusals.refuse('EINVAL', bisects(last), 'size');
-  return 0;
+  const bisected = iommu.bisected(fromU64(unmap.iova), fromU64(unmap.iova + unmap.size));
+  return bisected === null ? 0 : iommu.context.refusals.refuse('EINVAL', `the range ${bisected.why}`, bisected.field);
 }
 
 /** The mappings that the range reaches. v1 takes those that start in it, whole, and none when it starts inside of one. */
@@ -115,9 +106,17 @@ function reached(iommu: VfioIommuType1, unmap: UnmapRequest): VfioDma[] {
   return !iommu.v2 && found.length > 0 && found[0].iova < iova ? [] : found;
 }
 
-function removeMappings(iommu: VfioIommuType1, unmap: UnmapRequest): number {
+/** With a bitmap, each mapping's pages are reported before it goes; a fault leaves the rest mapped. */
+function removeMappings(
+  iommu: VfioIommuType1,
+  process: Process,
+  unmap: UnmapRequest,
+  bitmap: UserBitmap | null,
+): number {
   let bytes = 0;
   for (const dma of reached(iommu, unmap)) {
+    const error = bitmap === null ? 0 : writeDirty(iommu, process, bitmap, dma, Number(unmap.iova));
+    if (error < 0) return error;
     bytes += dma.size;
     iommu.removeDma(dma);
   }
@@ -139,6 +138,3 @@ function invalidate(iommu: VfioIommuType1, unmap: UnmapRequest): number {
   iommu.vaddrInvalidCount += found.length;
   return found.reduce((bytes, dma) => bytes + dma.size, 0);
 }
-
-const bisects = (dma: VfioDma): string =>
-  `the range would split the mapping at iova ${hex(dma.iova)} + ${hex(dma.size)}`;

@@ -1,4 +1,5 @@
 /** VFIO's type1 IOMMU back end (vfio_iommu_type1.c): what a container is once SET_IOMMU was answered. */
+import { hex } from '../../ports/address.ts';
 import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
 import * as uapi from '../../uapi/vfio.ts';
 import type { KernelContext } from '../context.ts';
@@ -11,6 +12,7 @@ import type { VfioIommu, VfioIommuDriver } from './iommu-driver.ts';
 import { IovaList, type IovaRange } from './iova-list.ts';
 import { Reservations } from './reservations.ts';
 import { attachGroup, detachGroup, refreshIovaList } from './type1-attach.ts';
+import { dirtyPages } from './type1-dirty.ts';
 import type { Type1Domain } from './type1-domain.ts';
 import { getInfo } from './type1-info.ts';
 import { mapDma } from './type1-map.ts';
@@ -29,6 +31,8 @@ export class VfioIommuType1 implements VfioIommu, DmaContext {
   dmaAvail: number;
   /** Mappings whose vaddr UNMAP_DMA(VADDR) took away. */
   vaddrInvalidCount = 0;
+  /** VFIO_IOMMU_DIRTY_PAGES with START came, and no STOP since. */
+  dirtyTracking = false;
   /** Page sizes of all domains, as bits of a u64; what is below PAGE_SIZE is folded into PAGE_SIZE. */
   pageSizeBitmap: bigint;
 
@@ -116,14 +120,20 @@ export class VfioIommuType1 implements VfioIommu, DmaContext {
       case uapi.VFIO_IOMMU_UNMAP_DMA:
         return unmapDma(this, process, argument);
       case uapi.VFIO_IOMMU_DIRTY_PAGES:
-        return this.context.refusals.refuse(
-          'ENOTTY',
-          'dirty page tracking of type1 is not built in this kernel',
-          'request',
-        );
+        return dirtyPages(this, process, argument);
       default:
         return this.context.refusals.refuse('ENOTTY', 'type1 does not know this request', 'request');
     }
+  }
+
+  /** The mapping that [start, end) splits at one of its ends, and which end; null stands for what 2^53 does not hold. */
+  bisected(start: number | null, end: number | null): { readonly field: 'iova' | 'size'; readonly why: string } | null {
+    const why = (dma: VfioDma): string => `would split the mapping at iova ${hex(dma.iova)} + ${hex(dma.size)}`;
+    const first = start === null ? null : this.dmas.at(start);
+    if (first !== null && first.iova !== start) return { field: 'iova', why: why(first) };
+    const last = end === null ? null : this.dmas.at(end - 1);
+    if (last !== null && last.iova + last.size !== end) return { field: 'size', why: why(last) };
+    return null;
   }
 
   /** vfio_remove_dma: out of every domain's tables first, then the pages are given back. */
