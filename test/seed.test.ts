@@ -193,10 +193,10 @@ describe('on x86 the IOMMU reserves the MSI range and does not translate it', ()
 
 describe('on Arm the write to the doorbell is translated like any other', () => {
   it.each([
-    ['arm-its', TRANSLATER, { msix: 3 }],
-    ['arm-its', TRANSLATER, { msix: 0, msi: 1 }],
-    ['arm-v2m', SETSPI, { msix: 3 }],
-  ] as const)('%s, doorbell %i: it faults, and the record holds the physical doorbell', (name, doorbell, options) => {
+    ['arm-its', 'MSI-X', TRANSLATER, { msix: 3 }],
+    ['arm-its', 'MSI', TRANSLATER, { msix: 0, msi: 1 }],
+    ['arm-v2m', 'MSI-X', SETSPI, { msix: 3 }],
+  ] as const)('%s, %s: it faults, and the record holds the physical doorbell', (name, _kind, doorbell, options) => {
     const host = testHost(name, { doorbellPolicy: 'none', allowUnsafeInterrupts: true, options });
     host.consumesIommuEvents = false;
     const map = name === 'arm-v2m' ? { map: virtMap({ ram: 4 * MiB, gic: 2, msi: 'v2m' }) } : {};

@@ -45,7 +45,11 @@ export class GuestRig {
     this.host = host;
     this.process = process;
     this.kernel = kernel;
-    this.vm = VirtualMachine.create(kernel, { map, guestPort: host.kvm.guestPort(process) });
+    this.vm = VirtualMachine.create(kernel, {
+      map,
+      cpus: host.machine.spec.cpus,
+      guestPort: host.kvm.guestPort(process),
+    });
     this.assignment = this.vm.assign(name, { doorbell: options.doorbell ?? 'auto' });
     this.guest = GuestDriver.start(this.vm);
     this.function = host.machine.pci.function(name)!;
