@@ -1,0 +1,53 @@
+/**
+ * The worker's side of a round: a line of standard input names a case and a number of operations, the answer is nanoseconds per
+ * operation. Input is read without the event loop, so that nothing runs between rounds.
+ */
+import { readSync, writeSync } from 'node:fs';
+
+/** @param {Record<string, (operations: number) => void>} cases @param {(name: string) => void} [prepare] before each round, untimed */
+export function serveRounds(cases, prepare = () => {}) {
+  const buffer = Buffer.alloc(256);
+  let text = '';
+  for (;;) {
+    const end = text.indexOf('\n');
+    if (end < 0) {
+      const length = readSync(0, buffer);
+      if (length === 0) return;
+      text += buffer.toString('latin1', 0, length);
+      continue;
+    }
+    const [name, operations] = text.slice(0, end).split(' ');
+    text = text.slice(end + 1);
+    writeSync(1, `${timed(cases[name], Number(operations), () => prepare(name))}\n`);
+  }
+}
+
+function timed(run, operations, prepare) {
+  prepare();
+  const start = process.hrtime.bigint();
+  run(operations);
+  return Number(process.hrtime.bigint() - start) / operations;
+}
+
+/** A reproducible sequence (xorshift32); the C side has the same. */
+export function randomSequence(seed = 0x9e3779b9) {
+  let state = seed | 0;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state >>> 0;
+  };
+}
+
+/** 0 to count - 1 in random order. */
+export function shuffled(count, random = randomSequence()) {
+  const order = Int32Array.from({ length: count }, (_, i) => i);
+  for (let i = count - 1; i > 0; i--) {
+    const j = random() % (i + 1);
+    const kept = order[i];
+    order[i] = order[j];
+    order[j] = kept;
+  }
+  return order;
+}
