@@ -11,6 +11,7 @@ import type { Job } from '../../../ports/work.ts';
 import type { KernelContext } from '../../context.ts';
 import { PagingDomain } from '../paging-domain.ts';
 import { chooseGranule, lpaeFormat } from '../pgtable-format.ts';
+import { RateLimit } from '../rate-limit.ts';
 import { sortRegions } from '../reserved.ts';
 import { StaticDomain } from '../static-domain.ts';
 import { TagAllocator } from '../tag-allocator.ts';
@@ -52,6 +53,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
   /** Logs and drops the events that wait: what the interrupt's thread does. Post it when the SMMU asserts `eventq`. */
   readonly eventJob: Job = { run: () => this.drainEvents((record) => this.logEvent(record)) };
   private readonly context: KernelContext;
+  private readonly logLimit: RateLimit;
   private readonly spec: SmmuSpec;
   private readonly base: number;
   private readonly granule: number;
@@ -68,6 +70,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
    */
   constructor(context: KernelContext, spec: SmmuSpec, iommu: Iommu) {
     this.context = context;
+    this.logLimit = new RateLimit(context.clock);
     this.spec = spec;
     this.base = spec.base;
     this.iommu = iommu;
@@ -145,7 +148,11 @@ export class ArmSmmuV3Driver implements IommuDriver {
     return this.events.drain(each);
   }
 
+  /** One record as dmesg shows it, within the limit that keeps a flood out of the log. */
   logEvent(record: readonly bigint[]): void {
+    if (!this.logLimit.allows()) return;
+    const missed = this.logLimit.takeMissed();
+    if (missed > 0) this.context.log(`arm_smmu_evtq_thread: ${missed} callbacks suppressed`);
     for (const line of describeEvent(this.iommu.name, record)) this.context.log(line);
   }
 

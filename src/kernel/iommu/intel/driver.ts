@@ -16,6 +16,7 @@ import { pciName } from '../../../ports/pci.ts';
 import type { Job } from '../../../ports/work.ts';
 import type { KernelContext } from '../../context.ts';
 import { PagingDomain } from '../paging-domain.ts';
+import { RateLimit } from '../rate-limit.ts';
 import { sortRegions } from '../reserved.ts';
 import { StaticDomain } from '../static-domain.ts';
 import { TagAllocator } from '../tag-allocator.ts';
@@ -38,8 +39,9 @@ export class IntelVtdDriver implements IommuDriver {
   readonly cap: bigint;
   readonly ecap: bigint;
   /** Logs and clears the recorded fault: what the fault event's handler does. */
-  readonly eventJob: Job = { run: () => this.drainEvents((record) => this.context.log(describeFault(record))) };
+  readonly eventJob: Job = { run: () => this.drainEvents((record) => this.logFault(record)) };
   private readonly context: KernelContext;
+  private readonly logLimit: RateLimit;
   private readonly spec: VtdSpec;
   private readonly width: number;
   private readonly domains: TagAllocator;
@@ -55,6 +57,7 @@ export class IntelVtdDriver implements IommuDriver {
    */
   constructor(context: KernelContext, spec: VtdSpec, iommu: Iommu) {
     this.context = context;
+    this.logLimit = new RateLimit(context.clock);
     this.spec = spec;
     this.iommu = iommu;
     this.base = spec.base;
@@ -111,6 +114,13 @@ export class IntelVtdDriver implements IommuDriver {
     }
     this.attached.set(requester, domain);
     return 0;
+  }
+
+  private logFault(record: readonly bigint[]): void {
+    if (!this.logLimit.allows()) return;
+    const missed = this.logLimit.takeMissed();
+    if (missed > 0) this.context.log(`dmar_fault: ${missed} callbacks suppressed`);
+    this.context.log(describeFault(record));
   }
 
   drainEvents(each: (record: readonly bigint[]) => void): number {
