@@ -258,12 +258,12 @@ function physicalRanges(spec: MachineSpec): { field: string; base: number; size:
     ranges.push({ field: 'interrupts.distributor', base: interrupts.distributor, size: 0x10000 });
     if (interrupts.redistributors !== undefined)
       ranges.push({ field: 'interrupts.redistributors', base: interrupts.redistributors, size: 0x20000 * spec.cpus });
-    (interrupts.its ?? []).forEach((its, index) =>
-      ranges.push({ field: `interrupts.its[${index}].base`, base: its.base, size: 0x20000 }),
-    );
-    (interrupts.v2m ?? []).forEach((frame, index) =>
-      ranges.push({ field: `interrupts.v2m[${index}].base`, base: frame.base, size: 0x1000 }),
-    );
+    for (const [index, { base }] of (interrupts.its ?? []).entries()) {
+      ranges.push({ field: `interrupts.its[${index}].base`, base, size: 0x20000 });
+    }
+    for (const [index, { base }] of (interrupts.v2m ?? []).entries()) {
+      ranges.push({ field: `interrupts.v2m[${index}].base`, base, size: 0x1000 });
+    }
   }
   return ranges;
 }

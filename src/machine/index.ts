@@ -5,7 +5,7 @@ export * from './gic/index.ts';
 export { type CreateDevice, Machine } from './machine.ts';
 export { RamMemory } from './memory.ts';
 export * from './pci/index.ts';
-export { PRESET_DEVICE, type PresetName, isPreset, preset, presetInput, presetNames } from './presets.ts';
+export { isPreset, PRESET_DEVICE, type PresetName, preset, presetInput, presetNames } from './presets.ts';
 export { Smmu } from './smmu/smmu.ts';
 export type * from './spec.ts';
 export { createTap } from './tap.ts';

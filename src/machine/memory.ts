@@ -43,7 +43,8 @@ export class RamMemory implements PhysicalMemory {
       const segment = this.segments[index];
       if (segment !== null) {
         // Walks stay in one segment mostly, and storing a reference costs more than comparing it.
-        if (segment !== this.words || segment === NOTHING) this.words = segment === NOTHING ? this.touch(index) : segment;
+        if (segment !== this.words || segment === NOTHING)
+          this.words = segment === NOTHING ? this.touch(index) : segment;
         this.at = (lo & 0x3fffff8) >>> 2;
         return true;
       }

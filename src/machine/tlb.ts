@@ -62,6 +62,11 @@ export class Tlb {
     this.filled = true;
   }
 
+  /** Has the entry this tag? The hot path asks the same inline. */
+  holds(index: number, hi: number, lo: number, regime: number, id: number): boolean {
+    return this.tagLo[index] === ((lo & -4096) | regime) && this.tagHi[index] === hi && this.tagId[index] === id;
+  }
+
   /** Entries in use; for tests and for people. */
   get size(): number {
     return this.tagLo.reduce((count, tag) => count + (tag === 0 ? 0 : 1), 0);

@@ -4,7 +4,7 @@ import { fromHalves, type Hpa, hex, type Iova } from '../../ports/address.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
 import type { TranslationOutcome, WalkStep } from '../../ports/outcome.ts';
 import type { Transaction } from '../../ports/transaction.ts';
-import { type Tlb, tlbIndex } from '../tlb.ts';
+import { Regime, type Tlb, tlbIndex } from '../tlb.ts';
 import { type ConfigurationCache, ConfigurationReader } from './configuration.ts';
 import { type StreamContext, stage1Of, walkHi } from './context.ts';
 import type { Features } from './features.ts';
@@ -72,21 +72,19 @@ function translated(
   const { iovaHi: hi, iovaLo: lo } = tx;
   const iova = fromHalves(hi, lo) as Iova;
   const s1 = stage1Of(context, hi);
-  const event =
-    s1 === undefined ? Event.F_TRANSLATION : walker.walk(s1, context.s2, walkHi(context, s1, hi), lo, tx.access);
+  let event: number = Event.F_TRANSLATION;
+  if (s1 !== undefined) event = walker.walk(s1, context.s2, walkHi(context, s1, hi), lo, tx.access);
   const index = tlbIndex(hi, lo, context.hash);
-  const hit =
-    tlb.tagLo[index] === ((lo & -4096) | context.regime) && tlb.tagHi[index] === hi && tlb.tagId[index] === context.id;
-  if (hit && permits(tlb.perms[index], tx.access)) {
-    return {
-      kind: 'translated',
-      pa: fromHalves(tlb.paHi[index], tlb.paLo[index] | (lo & 4095)) as Hpa,
-      steps,
-      tlbHit: true,
-    };
+  if (tlb.holds(index, hi, lo, context.regime, context.id)) {
+    if (permits(tlb.perms[index], tx.access)) {
+      const pa = fromHalves(tlb.paHi[index], tlb.paLo[index] | (lo & 4095)) as Hpa;
+      return { kind: 'translated', pa, steps, tlbHit: true };
+    }
+    if (context.regime !== Regime.NESTED) event = walker.refuseByEntry(context.regime === Regime.S2, hi, lo);
   }
-  if (event === 0)
+  if (event === 0) {
     return { kind: 'translated', pa: fromHalves(walker.outHi, walker.outLo) as Hpa, steps, tlbHit: false };
+  }
   const stage = walker.stage2 ? 2 : 1;
   const why = reason(event, stage, walker, iova, s1 === undefined);
   if (event >= Event.F_TRANSLATION) {

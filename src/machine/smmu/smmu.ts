@@ -160,11 +160,7 @@ export class Smmu implements Iommu {
     const hi = tx.iovaHi;
     const lo = tx.iovaLo;
     const index = tlbIndex(hi, lo, context.hash);
-    if (
-      tlb.tagLo[index] === ((lo & -4096) | context.regime) &&
-      tlb.tagHi[index] === hi &&
-      tlb.tagId[index] === context.id
-    ) {
+    if (tlb.holds(index, hi, lo, context.regime, context.id)) {
       if (permits(tlb.perms[index], tx.access)) {
         tx.paHi = tlb.paHi[index];
         tx.paLo = tlb.paLo[index] | (lo & 4095);
@@ -172,7 +168,7 @@ export class Smmu implements Iommu {
       }
       // Hardware that has the entry does not walk again to see whether the tables changed. An entry of both stages does not
       // say which of them refuses: that takes a walk.
-      if (context.regime !== Regime.NESTED) return this.refusedByEntry(context, hi, lo);
+      if (context.regime !== Regime.NESTED) return walker.refuseByEntry(context.regime === Regime.S2, hi, lo);
     }
     const s1 = stage1Of(context, hi);
     if (s1 === undefined) {
@@ -189,15 +185,6 @@ export class Smmu implements Iommu {
     tx.paHi = walker.outHi;
     tx.paLo = walker.outLo;
     return 0;
-  }
-
-  private refusedByEntry(context: StreamContext, hi: number, lo: number): number {
-    const { walker } = this;
-    walker.stage2 = context.regime === Regime.S2;
-    walker.class = EventClass.IN;
-    walker.ipaHi = hi;
-    walker.ipaLo = lo;
-    return Event.F_PERMISSION;
   }
 
   private refuseConfiguration(tx: Transaction, fault: ConfigurationFault): StatusCode {

@@ -69,6 +69,15 @@ export class TableWalker {
     return result;
   }
 
+  /** A TLB entry refused, without a walk. */
+  refuseByEntry(stage2: boolean, hi: number, lo: number): number {
+    this.stage2 = stage2;
+    this.class = EventClass.IN;
+    this.ipaHi = hi;
+    this.ipaLo = lo;
+    return Event.F_PERMISSION;
+  }
+
   /** Stage 2 of an address that the SMMU itself fetches from (a context descriptor, a stage 1 table). Class as given. */
   fetchThrough(s2: Stage, hi: number, lo: number, eventClass: number): number {
     this.class = eventClass;

@@ -114,7 +114,7 @@ export class Vtd implements Iommu {
     walker.trace = steps;
     const reason = walker.walk(context.tableHi, context.tableLo, context.width, hi, lo, tx.access);
     const index = tlbIndex(hi, lo, context.hash);
-    if (this.isHeld(index, context, hi, lo)) {
+    if (tlb.holds(index, hi, lo, context.regime, context.id)) {
       const refusal = this.refusalOfEntry(index, tx.access);
       if (refusal !== 0) return this.refused(tx, refusal, 2, context.silent, steps);
       return {
@@ -195,7 +195,7 @@ export class Vtd implements Iommu {
     const { tlb, walker } = this;
     const { iovaHi: hi, iovaLo: lo } = tx;
     const index = tlbIndex(hi, lo, context.hash);
-    if (this.isHeld(index, context, hi, lo)) {
+    if (tlb.holds(index, hi, lo, context.regime, context.id)) {
       // The entry is there: hardware does not walk again to see whether the tables changed.
       tx.paHi = tlb.paHi[index];
       tx.paLo = tlb.paLo[index] | (lo & 4095);
@@ -210,13 +210,6 @@ export class Vtd implements Iommu {
     tx.paHi = walker.outHi;
     tx.paLo = walker.outLo;
     return 0;
-  }
-
-  private isHeld(index: number, context: SourceContext, hi: number, lo: number): boolean {
-    const { tlb } = this;
-    return (
-      tlb.tagLo[index] === ((lo & -4096) | context.regime) && tlb.tagHi[index] === hi && tlb.tagId[index] === context.id
-    );
   }
 
   private refusalOfEntry(index: number, access: number): number {
