@@ -93,6 +93,13 @@ describe('belfry', () => {
     expect(events.filter((event) => event.ph === 'X')).toHaveLength(5 * 9);
   });
 
+  it('does not mind a reader that goes away', () => {
+    const line = `${process.execPath} ${main} ring --json --vectors 16 | head -n 1`;
+    const result = spawnSync('bash', ['-c', `set -o pipefail; ${line}`], { encoding: 'utf8' });
+    expect(result.stdout).toMatch(/^\{"kind":"set-up"/);
+    expect(result.stderr).toBe('');
+  });
+
   it('runs without koffi or any other native module', () => {
     const probe = file(
       'loaded.mjs',

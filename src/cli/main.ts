@@ -7,6 +7,14 @@ import { UsageError } from './usage.ts';
 
 const [first, ...rest] = process.argv.slice(2);
 
+// A reader that has seen enough (`| head`) is no error.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit();
+    throw error;
+  });
+}
+
 process.exitCode = await main();
 
 async function main(): Promise<number> {
