@@ -168,7 +168,7 @@ export class Host {
 
   /** vfio-pci with the doorbell's request in front of it. */
   private vfioPciOps(dev: PciDevice): VfioDeviceOps {
-    const core = new VfioPciCore(this.context, dev, this.msi, { devices: this.pciDevices });
+    const core = new VfioPciCore(this.context, dev, this.msi, { devices: this.pciDevices, vfio: this.vfio });
     return new DoorbellOps(core, new DoorbellControl(this.context, dev, this.msi));
   }
 }

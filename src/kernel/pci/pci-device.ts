@@ -15,6 +15,7 @@ import { type ConfigAccess, type PciAddress, pciName, requesterId } from '../../
 import { ERRNO } from '../../uapi/errno.ts';
 import type { IommuGroup } from '../iommu/iommu-group.ts';
 import { readBases } from './bar-sizing.ts';
+import { busMembers, canResetBus, resetBus } from './bus-reset.ts';
 import type { PciDev, PciResource } from './pci-dev.ts';
 import { resetMethods } from './reset.ts';
 import { restoreState, type SavedState, saveState } from './saved-state.ts';
@@ -189,6 +190,21 @@ export class PciDevice implements PciDev {
     this.configWrite(Header.COMMAND, 2, Command.INTX_DISABLE);
     method.reset(this);
     return 0;
+  }
+
+  /** Everything that a reset of the bus would hit, this function included (pci_walk_bus). */
+  get busMembers(): readonly PciDevice[] {
+    return busMembers(this, this.siblings);
+  }
+
+  /** Is there a bridge above that could reset the bus (pci_probe_reset_bus)? */
+  get canResetBus(): boolean {
+    return canResetBus(this);
+  }
+
+  /** pci_reset_bus: 0, -ENOTTY, -EAGAIN. */
+  resetBus(): number {
+    return resetBus(this, this.siblings);
   }
 
   private readonly reader = (offset: number, size: number): number => this.configRead(offset, size);

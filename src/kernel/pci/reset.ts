@@ -67,12 +67,16 @@ const bus: ResetMethod = {
     return !siblings.some((other) => other !== dev && other.parent === dev.parent);
   },
   reset(dev) {
-    if (dev.parent === null) return;
-    const control = dev.parent.configRead(Header1.BRIDGE_CONTROL, 2);
-    dev.parent.configWrite(Header1.BRIDGE_CONTROL, 2, control | BridgeControl.BUS_RESET);
-    dev.parent.configWrite(Header1.BRIDGE_CONTROL, 2, control & ~BridgeControl.BUS_RESET);
+    if (dev.parent !== null) secondaryBusReset(dev.parent);
   },
 };
+
+/** pci_bridge_secondary_bus_reset. */
+export function secondaryBusReset(bridge: PciDev): void {
+  const control = bridge.configRead(Header1.BRIDGE_CONTROL, 2);
+  bridge.configWrite(Header1.BRIDGE_CONTROL, 2, control | BridgeControl.BUS_RESET);
+  bridge.configWrite(Header1.BRIDGE_CONTROL, 2, control & ~BridgeControl.BUS_RESET);
+}
 
 const RESET_METHODS: readonly ResetMethod[] = [flr, afFlr, pm, bus];
 

@@ -23,7 +23,7 @@ export class BarMapping implements FileMapping {
 
   /** True while an access would be a SIGBUS: memory decoding is off, the function sleeps, or the mapping is closed. */
   get revoked(): boolean {
-    return this.closed || !this.state.memoryEnabled;
+    return this.closed || !this.state.mappingsEnabled;
   }
 
   open(address: number): Mapping {

@@ -4,7 +4,6 @@ import { errnoName } from '../../uapi/errno.ts';
 import {
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_IRQ_INFO,
-  VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_DEVICE_IOEVENTFD,
   VFIO_DEVICE_RESET,
@@ -423,7 +422,6 @@ describe('features, names, and what is not there', () => {
     for (const [id, why] of [
       [0, /VF token/],
       [1, /migration/],
-      [3, /not built/],
       [10, /CDX/],
       [11, /not built/],
       [12, /migration/],
@@ -437,10 +435,9 @@ describe('features, names, and what is not there', () => {
     expect(rig.core.feature(rig.process, 0xbe11, 1, 2)).toBe(0xbe14);
   });
 
-  it('unknown requests and hot reset: ENOTTY', () => {
+  it('unknown requests: ENOTTY', () => {
     const rig = new Rig().open();
     expect(named(rig.core.ioctl(rig.process, 0x3b99, 0n))).toBe('ENOTTY');
-    expect(named(rig.core.ioctl(rig.process, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, 0n))).toBe('ENOTTY');
   });
 
   it('names: exact, other, malformed, and a token where none applies', () => {

@@ -3,6 +3,9 @@ import { CapabilityId, Command, Header, MSIX_BAR_MASK, Msix, MsixEntry, msixVect
 import { fromU64 } from '../../ports/address.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import {
+  VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
+  VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
+  VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_IRQ_INFO,
   VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
@@ -17,14 +20,16 @@ import type { FileMapping } from '../files.ts';
 import type { PciIrqs } from '../irq/pci-irqs.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { PciDevice } from '../pci/pci-device.ts';
-import type { SavedState } from '../pci/saved-state.ts';
 import type { Process } from '../process.ts';
 import type { VfioDeviceOps } from '../vfio/device-ops.ts';
 import { VfioPciConfig } from './config.ts';
+import { type BusResettable, DeviceSet, setDriverData, type VfioDevices } from './device-set.ts';
 import { type FeatureHandler, FeatureTable } from './feature.ts';
+import { HotReset } from './hot-reset.ts';
 import { VfioPciInfo } from './info.ts';
 import { intxMaskSupported } from './intx.ts';
 import { IoEventFds } from './ioeventfd.ts';
+import { LowPower } from './low-power.ts';
 import { RegionAccess } from './rdwr.ts';
 import { probeMmaps } from './regions.ts';
 import { VfioPciIrqControl } from './set-irqs.ts';
@@ -34,9 +39,11 @@ import { matchName } from './token.ts';
 export interface VfioPciOptions {
   /** All PCI functions of the host: whose BARs might share a page with this one's. */
   readonly devices?: readonly PciDev[];
+  /** Which devices VFIO has: what a hot reset looks its bus up in. Without it none can be proved to be the caller's. */
+  readonly vfio?: VfioDevices;
 }
 
-export class VfioPciCore implements VfioDeviceOps {
+export class VfioPciCore implements VfioDeviceOps, BusResettable {
   readonly dev: PciDevice;
   readonly state: VfioPciState;
   readonly config: VfioPciConfig;
@@ -47,8 +54,10 @@ export class VfioPciCore implements VfioDeviceOps {
   private readonly info: VfioPciInfo;
   private readonly ioeventfds: IoEventFds;
   private readonly features: FeatureTable;
-  /** What the function holds while it sleeps between owners. */
-  private asleep: SavedState | null = null;
+  private readonly power: LowPower;
+  private readonly set: DeviceSet;
+  private readonly hotReset: HotReset;
+  needsReset = false;
 
   constructor(context: KernelContext, dev: PciDevice, irqs: PciIrqs, options: VfioPciOptions = {}) {
     this.context = context;
@@ -61,6 +70,18 @@ export class VfioPciCore implements VfioDeviceOps {
     this.info = new VfioPciInfo(this.state, this.irqControl);
     this.ioeventfds = new IoEventFds(this.state);
     this.features = new FeatureTable(context.refusals);
+    this.power = new LowPower(this.state, this.irqControl.intx);
+    this.set = new DeviceSet(dev, options.vfio ?? null);
+    this.hotReset = new HotReset(dev, this.set, context.refusals);
+    this.addFeatures();
+    setDriverData(dev, this);
+  }
+
+  private addFeatures(): void {
+    const { features, power } = this;
+    features.set(VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, (_process, flags, _address, size) => power.enter(flags, size));
+    features.set(VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, (...call) => power.enterWithWakeup(...call));
+    features.set(VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, (_process, flags, _address, size) => power.leave(flags, size));
   }
 
   get name(): string {
@@ -79,14 +100,19 @@ export class VfioPciCore implements VfioDeviceOps {
   /** vfio_pci_core_enable. EAGAIN while the function's lock is held; a function that cannot be reset is no error. */
   openDevice(_process: Process): number {
     const { dev, state } = this;
-    this.wake();
+    this.power.runtime.get();
+    // Whatever put it to sleep, an owner finds it awake.
+    dev.setPowerState(0);
     dev.clearMaster();
     const enabled = dev.enable();
-    if (enabled !== 0)
+    if (enabled !== 0) {
+      this.power.runtime.put();
       return this.context.refusals.refuse('EINVAL', `${dev.name} has a BAR that the host gave no address`);
+    }
     const reset = dev.tryReset();
     if (reset === -ERRNO.EAGAIN) {
       dev.disable();
+      this.power.runtime.put();
       return this.context.refusals.refuse('EAGAIN', `the lock of ${dev.name} is held, so it cannot be reset now`);
     }
     state.resetWorks = reset === 0;
@@ -106,6 +132,8 @@ export class VfioPciCore implements VfioDeviceOps {
   closeDevice(): void {
     const { dev, state } = this;
     state.zap();
+    this.power.exit();
+    this.power.runtime.resume();
     state.setPowerState(0);
     dev.clearMaster();
     this.irqControl.disableActive();
@@ -115,15 +143,35 @@ export class VfioPciCore implements VfioDeviceOps {
     const saved = state.savedState;
     state.savedState = null;
     dev.configWrite(Header.COMMAND, 2, Command.INTX_DISABLE);
-    if (state.resetWorks && !dev.locked) dev.resetFunction();
+    this.needsReset = !(state.resetWorks && !dev.locked && dev.resetFunction() === 0);
     if (saved !== null) dev.restoreState(saved);
     dev.disable();
+    this.tryResetSet();
     this.irqControl.err.clear();
     this.irqControl.req.clear();
-    this.sleep();
+    if (this.context.modules.vfio_pci.disable_idle_d3) this.power.runtime.putNoidle();
+    else this.power.runtime.put();
+  }
+
+  beginBusReset(): void {
+    this.power.runtime.get();
+  }
+
+  quiesce(): void {
+    this.state.zap();
+    this.state.setPowerState(0);
+  }
+
+  endBusReset(): void {
+    if (this.context.modules.vfio_pci.disable_idle_d3) this.power.runtime.putNoidle();
+    else this.power.runtime.put();
   }
 
   ioctl(process: Process, request: number, argument: bigint): number {
+    return this.awake(() => this.answer(process, request, argument));
+  }
+
+  private answer(process: Process, request: number, argument: bigint): number {
     if (request === VFIO_DEVICE_RESET) return this.reset();
     const pointer = fromU64(argument);
     switch (request) {
@@ -138,27 +186,24 @@ export class VfioPciCore implements VfioDeviceOps {
       case VFIO_DEVICE_IOEVENTFD:
         return pointer === null ? this.badPointer() : this.ioeventfds.ioctl(process, pointer);
       case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
+        return pointer === null ? this.badPointer() : this.hotReset.info(process, pointer);
       case VFIO_DEVICE_PCI_HOT_RESET:
-        return this.context.refusals.refuse(
-          'ENOTTY',
-          'hot reset exists in Linux 7.2 but is not built in this kernel',
-          'request',
-        );
+        return pointer === null ? this.badPointer() : this.hotReset.reset(process, pointer);
       default:
         return this.context.refusals.refuse('ENOTTY', `vfio-pci has no request 0x${request.toString(16)}`, 'request');
     }
   }
 
   feature(process: Process, flags: number, address: number, size: number): number {
-    return this.features.answer(process, flags, address, size);
+    return this.awake(() => this.features.answer(process, flags, address, size));
   }
 
   read(process: Process, address: number, count: number, offset: number): number {
-    return this.regions.access(process, address, count, offset, false);
+    return this.awake(() => this.regions.access(process, address, count, offset, false));
   }
 
   write(process: Process, address: number, count: number, offset: number): number {
-    return this.regions.access(process, address, count, offset, true);
+    return this.awake(() => this.regions.access(process, address, count, offset, true));
   }
 
   mmap(_process: Process, offset: number, length: number, _write: boolean): FileMapping | number {
@@ -209,18 +254,29 @@ export class VfioPciCore implements VfioDeviceOps {
     state.hasDynMsix = state.irqs.msiParent(dev)?.dynamicMsix ?? false;
   }
 
-  /** Runtime power management: D3hot while nobody has the function open. */
-  private sleep(): void {
-    if (this.context.modules.vfio_pci.disable_idle_d3) return;
-    this.asleep = this.dev.saveState();
-    this.dev.setPowerState(3);
+  /** vfio_device_pm_runtime_get and _put: a request wakes the function, and it may sleep again after it. */
+  private awake(request: () => number): number {
+    const { runtime } = this.power;
+    runtime.get();
+    try {
+      return request();
+    } finally {
+      runtime.put();
+    }
   }
 
-  private wake(): void {
-    const state = this.asleep;
-    this.asleep = null;
-    this.dev.setPowerState(0);
-    if (state !== null) this.dev.restoreState(state);
+  /** vfio_pci_dev_set_try_reset: what has no reset of its own is reset with its bus, when nobody uses any of it. */
+  private tryResetSet(): void {
+    const { set } = this;
+    const { cores } = set;
+    if (set.devices.some((device) => device.openCount > 0) || !cores.some((core) => core.needsReset)) return;
+    if (!this.dev.canResetBus || set.outsider !== null) return;
+    for (const core of cores) core.beginBusReset();
+    const done = this.dev.resetBus() === 0;
+    for (const core of cores) {
+      if (done) core.needsReset = false;
+      core.endBusReset();
+    }
   }
 
   private badPointer(): number {

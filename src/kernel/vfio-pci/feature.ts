@@ -2,9 +2,6 @@
 import {
   VFIO_DEVICE_FEATURE_BUS_MASTER,
   VFIO_DEVICE_FEATURE_DMA_BUF,
-  VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
-  VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
-  VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
   VFIO_DEVICE_FEATURE_MASK,
   VFIO_DEVICE_FEATURE_PCI_VF_TOKEN,
 } from '../../uapi/vfio.ts';
@@ -14,12 +11,7 @@ import type { RefusalLog } from '../refusal.ts';
 /** `flags` holds GET, SET and PROBE; `address` is the payload's, `size` its bytes. */
 export type FeatureHandler = (process: Process, flags: number, address: number, size: number) => number;
 
-const NOT_BUILT = new Map<number, string>([
-  [VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, 'LOW_POWER_ENTRY'],
-  [VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, 'LOW_POWER_ENTRY_WITH_WAKEUP'],
-  [VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, 'LOW_POWER_EXIT'],
-  [VFIO_DEVICE_FEATURE_DMA_BUF, 'DMA_BUF'],
-]);
+const NOT_BUILT = new Map<number, string>([[VFIO_DEVICE_FEATURE_DMA_BUF, 'DMA_BUF']]);
 
 export class FeatureTable {
   private readonly refusals: RefusalLog;

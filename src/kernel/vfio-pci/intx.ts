@@ -104,16 +104,17 @@ export class VfioIntx {
     return 0;
   }
 
-  /** Also called for the virtual INTX_DISABLE bit: without INTx in use the real bit then follows it. */
-  mask(): void {
+  /** Also called for the virtual INTX_DISABLE bit: without INTx in use the real bit then follows it. True when this call masked an INTx in use. */
+  mask(): boolean {
     const { state, context } = this;
     if (context === null) {
       if (state.pci23) state.dev.intx(false);
-      return;
+      return false;
     }
-    if (context.masked) return;
+    if (context.masked) return false;
     this.maskHardware(context);
     context.masked = true;
+    return true;
   }
 
   unmask(): void {

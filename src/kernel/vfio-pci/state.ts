@@ -42,6 +42,8 @@ export class VfioPciState {
   needsPmRestore = false;
   pmSave: SavedState | null = null;
   savedState: SavedState | null = null;
+  /** The user entered low power (features 3 and 4) and has not left it. */
+  pmRuntimeEngaged = false;
   /** Grows with each time that mmaps were taken away; they come back with the next access while memory is on. */
   zaps = 0;
   /** Called after mmaps were taken away. */
@@ -63,6 +65,11 @@ export class VfioPciState {
   /** __vfio_pci_memory_enabled: decoding as the user set it, and not in D3hot. */
   get memoryEnabled(): boolean {
     return this.dev.powerState < 3 && (this.vword(Header.COMMAND) & Command.MEMORY) !== 0;
+  }
+
+  /** vfio_pci_mmap_huge_fault: may a mapping of a BAR be accessed? */
+  get mappingsEnabled(): boolean {
+    return !this.pmRuntimeEngaged && this.memoryEnabled;
   }
 
   vword(offset: number): number {

@@ -19,6 +19,10 @@ export class VfioDevice {
   openCount = 0;
   /** What answers BIND_IOMMUFD and its kin; null in a kernel without CONFIG_VFIO_DEVICE_CDEV. */
   cdev: VfioDeviceCdev | null = null;
+  /** Open through the character device (vfio_device_cdev_opened), not through a group. */
+  cdevOpened = false;
+  /** The iommufd that the device is bound to; null: none. */
+  iommufd: IommufdBinding | null = null;
 
   constructor(dev: PciDev, ops: VfioDeviceOps, group: VfioGroup, index: number) {
     this.dev = dev;
@@ -31,6 +35,13 @@ export class VfioDevice {
   get type1(): VfioIommuType1 | null {
     return this.group.container?.type1 ?? null;
   }
+}
+
+/** What BIND_IOMMUFD leaves: vfio_iommufd_device_ictx and vfio_iommufd_device_id. */
+export interface IommufdBinding {
+  /** The open /dev/iommu, by identity. */
+  readonly context: object;
+  readonly deviceId: number;
 }
 
 /** The iommufd side of a device file (device_cdev.c). */
