@@ -18,9 +18,17 @@ export const tlbId = (vmid: number, asid: number): number => (vmid << 16) | asid
 /** Folds a tag into the bits that choose an entry. */
 export const tlbHash = (id: number): number => (id ^ (id >>> 13)) & MASK;
 
-/** The entry of an address. */
+/** Words of an entry: one cache line holds two, and a hit looks at one array. */
+const WORDS_LOG2 = 3;
+/**
+ * Word of an entry: page bits 31:12 of the input address and the regime; its high half; the tag of {@link tlbId}; the output's halves;
+ * permissions (RWX unprivileged at bit 0, privileged at bit 4); log2 of the leaf that an invalidation by address must touch, bit 8: global.
+ */
+export const TlbWord = { TAG_LO: 0, TAG_HI: 1, TAG_ID: 2, PA_LO: 3, PA_HI: 4, PERMS: 5, LEAF: 6 } as const;
+
+/** The entry of an address: index of its first word. */
 export const tlbIndex = (hi: number, lo: number, hash: number): number =>
-  ((lo >>> 12) ^ (lo >>> 24) ^ (hi << 3) ^ hash) & MASK;
+  (((lo >>> 12) ^ (lo >>> 24) ^ (hi << 3) ^ hash) & MASK) << WORDS_LOG2;
 
 /** Slots of a direct-mapped cache of stream contexts. */
 export const CONTEXT_SLOTS = 4096;
@@ -36,44 +44,64 @@ export const contextSlot = (sid: number, ssid: number): number =>
 const pageOf = (hi: number, lo: number): number => (hi >>> 0) * 0x100000 + (lo >>> 12);
 
 export class Tlb {
-  /** Page bits 31:12 of the input address, and the regime. */
-  readonly tagLo = new Int32Array(SIZE);
-  readonly tagHi = new Int32Array(SIZE);
-  readonly tagId = new Int32Array(SIZE);
-  readonly paLo = new Int32Array(SIZE);
-  readonly paHi = new Int32Array(SIZE);
-  /** RWX unprivileged at bit 0, privileged at bit 4. */
-  readonly perms = new Int32Array(SIZE);
-  /** log2 of the leaf that an invalidation by address must touch; bit 8: global. */
-  private readonly leaf = new Int32Array(SIZE);
+  /** See {@link TlbWord}. */
+  readonly words = new Int32Array(SIZE << WORDS_LOG2);
   /** Largest leaf since the TLB was last empty: with pages of 4 KiB alone, an address has one entry. */
   private largest = 12;
   /** A global entry may stand where only another ASID's index leads. */
   private globals = false;
   private filled = false;
 
-  fill(index: number, hi: number, lo: number, regime: number, id: number, leafShift: number, global: boolean): void {
-    this.tagLo[index] = (lo & -4096) | regime;
-    this.tagHi[index] = hi;
-    this.tagId[index] = id;
-    this.leaf[index] = leafShift | (global ? 0x100 : 0);
+  /** `at` is the entry's {@link tlbIndex}; the output's low 12 bits are ignored. */
+  fill(at: number, hi: number, lo: number, regime: number, id: number, leafShift: number, global: boolean): void {
+    const { words } = this;
+    words[at] = (lo & -4096) | regime;
+    words[at + TlbWord.TAG_HI] = hi;
+    words[at + TlbWord.TAG_ID] = id;
+    words[at + TlbWord.LEAF] = leafShift | (global ? 0x100 : 0);
     if (leafShift > this.largest) this.largest = leafShift;
     if (global) this.globals = true;
     this.filled = true;
   }
 
+  /** The second half of filling. */
+  fillOutput(at: number, paHi: number, paLo: number, perms: number): void {
+    const { words } = this;
+    words[at + TlbWord.PA_HI] = paHi;
+    words[at + TlbWord.PA_LO] = paLo & -4096;
+    words[at + TlbWord.PERMS] = perms;
+  }
+
   /** Has the entry this tag? The hot path asks the same inline. */
-  holds(index: number, hi: number, lo: number, regime: number, id: number): boolean {
-    return this.tagLo[index] === ((lo & -4096) | regime) && this.tagHi[index] === hi && this.tagId[index] === id;
+  holds(at: number, hi: number, lo: number, regime: number, id: number): boolean {
+    const { words } = this;
+    return (
+      words[at] === ((lo & -4096) | regime) && words[at + TlbWord.TAG_HI] === hi && words[at + TlbWord.TAG_ID] === id
+    );
+  }
+
+  perms(at: number): number {
+    return this.words[at + TlbWord.PERMS];
+  }
+
+  paHi(at: number): number {
+    return this.words[at + TlbWord.PA_HI];
+  }
+
+  /** Low half of the output page. */
+  paLo(at: number): number {
+    return this.words[at + TlbWord.PA_LO];
   }
 
   /** Entries in use; for tests and for people. */
   get size(): number {
-    return this.tagLo.reduce((count, tag) => count + (tag === 0 ? 0 : 1), 0);
+    let count = 0;
+    for (let at = 0; at < this.words.length; at += 1 << WORDS_LOG2) if (this.words[at] !== 0) count++;
+    return count;
   }
 
   invalidateAll(): void {
-    this.tagLo.fill(0);
+    this.words.fill(0);
     this.largest = 12;
     this.globals = false;
     this.filled = false;
@@ -82,18 +110,19 @@ export class Tlb {
   /** `regimes` is a mask of 1 << Regime. */
   invalidateVmid(vmid: number, regimes: number): void {
     if (!this.filled) return;
-    const { tagLo, tagId } = this;
-    for (let i = 0; i < SIZE; i++) {
-      if (tagId[i] >>> 16 === vmid && ((regimes >>> (tagLo[i] & 7)) & 1) !== 0) tagLo[i] = 0;
+    const { words } = this;
+    for (let at = 0; at < words.length; at += 1 << WORDS_LOG2) {
+      if (words[at + TlbWord.TAG_ID] >>> 16 === vmid && ((regimes >>> (words[at] & 7)) & 1) !== 0) words[at] = 0;
     }
   }
 
   /** Global entries stay (IHI 0070 4.4.2). */
   invalidateAsid(id: number, regimes: number): void {
     if (!this.filled) return;
-    const { tagLo, tagId, leaf } = this;
-    for (let i = 0; i < SIZE; i++) {
-      if (tagId[i] === id && leaf[i] < 0x100 && ((regimes >>> (tagLo[i] & 7)) & 1) !== 0) tagLo[i] = 0;
+    const { words } = this;
+    for (let at = 0; at < words.length; at += 1 << WORDS_LOG2) {
+      const local = words[at + TlbWord.TAG_ID] === id && words[at + TlbWord.LEAF] < 0x100;
+      if (local && ((regimes >>> (words[at] & 7)) & 1) !== 0) words[at] = 0;
     }
   }
 
@@ -104,26 +133,29 @@ export class Tlb {
   invalidateRange(vmid: number, asid: number, hi: number, lo: number, pages: number, regimes: number): void {
     if (!this.filled) return;
     const first = pageOf(hi, lo);
+    const end = first + pages;
     if (this.largest === 12 && !this.globals && asid >= 0 && pages <= PROBE_LIMIT) {
       const hash = tlbHash(tlbId(vmid, asid));
-      for (let page = first; page < first + pages; page++) {
-        const index = tlbIndex((page / 0x100000) | 0, (page % 0x100000) << 12, hash);
-        this.dropIfWithin(index, vmid, asid, first, first + pages, regimes);
+      for (let page = first; page < end; page++) {
+        const at = tlbIndex((page / 0x100000) | 0, (page % 0x100000) << 12, hash);
+        this.dropIfWithin(at, vmid, asid, first, end, regimes);
       }
       return;
     }
-    for (let i = 0; i < SIZE; i++) this.dropIfWithin(i, vmid, asid, first, first + pages, regimes);
+    const { length } = this.words;
+    for (let at = 0; at < length; at += 1 << WORDS_LOG2) this.dropIfWithin(at, vmid, asid, first, end, regimes);
   }
 
-  private dropIfWithin(i: number, vmid: number, asid: number, first: number, end: number, regimes: number): void {
-    const tag = this.tagLo[i];
+  private dropIfWithin(at: number, vmid: number, asid: number, first: number, end: number, regimes: number): void {
+    const { words } = this;
+    const tag = words[at];
     if (((regimes >>> (tag & 7)) & 1) === 0) return;
-    const id = this.tagId[i];
-    const leaf = this.leaf[i];
+    const id = words[at + TlbWord.TAG_ID];
+    const leaf = words[at + TlbWord.LEAF];
     if (id >>> 16 !== vmid || (asid >= 0 && (id & 0xffff) !== asid && leaf < 0x100)) return;
     const pages = 2 ** ((leaf & 0xff) - 12);
-    const page = pageOf(this.tagHi[i], tag);
+    const page = pageOf(words[at + TlbWord.TAG_HI], tag);
     const start = page - (page % pages);
-    if (start < end && first < start + pages) this.tagLo[i] = 0;
+    if (start < end && first < start + pages) words[at] = 0;
   }
 }

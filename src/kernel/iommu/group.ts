@@ -12,6 +12,8 @@ import { mergeRegions } from './reserved.ts';
 export interface GroupCallbacks {
   /** Does a driver that uses the DMA API hold the device? It counts as an owner of the group. */
   readonly isBoundToHostDriver: (dev: PciDev) => boolean;
+  /** The group got another default domain with tables: it needs what the first one had (its MSI cookie). */
+  readonly onDefaultDomain: (group: PciIommuGroup) => void;
   /** Does an isolated MSI domain serve the device (msi_device_has_isolated_msi)? */
   readonly isMsiIsolated: (dev: PciDev) => boolean;
 }
@@ -154,6 +156,7 @@ export class PciIommuGroup implements IommuGroup {
     const refused = this.setDomain(domain);
     if (refused !== 0) this.defaultDomain = old;
     (refused === 0 ? old : domain).free();
+    if (refused === 0 && type === 'dma') this.callbacks.onDefaultDomain(this);
     return refused;
   }
 

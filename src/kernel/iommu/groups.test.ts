@@ -154,10 +154,14 @@ describe('IommuGroups', () => {
 describe('PciIommuGroup', () => {
   function one(reserved: Parameters<typeof smmuHost>[0] = {}, bound: { driver: boolean } = { driver: false }) {
     const host = smmuHost(reserved);
-    const groups = new IommuGroups(host.context, host.driver, { isBoundToHostDriver: () => bound.driver });
+    const fresh: number[] = [];
+    const groups = new IommuGroups(host.context, host.driver, {
+      isBoundToHostDriver: () => bound.driver,
+      onDefaultDomain: ({ id }) => fresh.push(id),
+    });
     const dev = fake('00:05.0', 'conventional');
     groups.addAll([dev]);
-    return { ...host, groups, dev, group: groups.groups[0] };
+    return { ...host, groups, dev, fresh, group: groups.groups[0] };
   }
 
   it('starts in an empty DMA domain that translates nothing', () => {
@@ -248,7 +252,7 @@ describe('PciIommuGroup', () => {
   });
 
   it('changes its default domain unless it is taken, and gives memory back', () => {
-    const { group, groups, driver, dma, context, dev } = one();
+    const { group, groups, driver, dma, context, dev, fresh } = one();
     expect(group.changeDefault('identity')).toBe(0);
     expect(dma(0x28, 0x1000)).toBe(Status.OK);
     group.claimDmaOwner({});
@@ -256,7 +260,9 @@ describe('PciIommuGroup', () => {
     group.releaseDmaOwner();
     expect(group.domain).toBe(driver.identity);
     const before = context.memory.allocated;
+    expect(fresh).toEqual([]);
     expect(group.changeDefault('dma')).toBe(0);
+    expect(fresh).toEqual([0]);
     groups.remove(dev);
     expect(groups.groups).toEqual([]);
     expect(context.memory.allocated).toBe(before);

@@ -8,6 +8,8 @@ import { acsEnabled, dmaAliases, enableAcs, isMultifunction } from './pci-topolo
 export interface IommuGroupsOptions {
   /** See GroupCallbacks. Default: no device is. */
   readonly isBoundToHostDriver?: (dev: PciDev) => boolean;
+  /** A group's default domain was replaced by another with tables (sysfs `type`). */
+  readonly onDefaultDomain?: (group: PciIommuGroup) => void;
   /** `iommu.passthrough`: identity. Default: dma, an empty domain that translates nothing. */
   readonly defaultDomain?: 'dma' | 'identity';
 }
@@ -128,6 +130,7 @@ export class IommuGroups {
     const id = this.groups.reduce((next, group) => Math.max(next, group.id + 1), 0);
     const group = new PciIommuGroup(this.context, this.driver, id, domain, {
       isBoundToHostDriver: this.options.isBoundToHostDriver ?? (() => false),
+      onDefaultDomain: this.options.onDefaultDomain ?? (() => {}),
       isMsiIsolated: (member) => this.msiIsolated(member),
     });
     this.groups.push(group);

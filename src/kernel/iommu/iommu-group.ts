@@ -1,11 +1,13 @@
 /** An IOMMU group: the unit of isolation and of ownership (drivers/iommu/iommu.c). */
-import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
+import type { IommuDomain, IommuDriver, ReservedRegion } from '../../ports/iommu.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 
 export interface IommuGroup {
   /** The number in /sys/kernel/iommu_groups. */
   readonly id: number;
   readonly devices: readonly PciDev[];
+  /** Of the IOMMU; absent where a test stands in for one. */
+  readonly driver?: IommuDriver;
   /** What the host's own drivers use. */
   readonly defaultDomain: IommuDomain;
   /** Where ownership without an attachment points. */
@@ -21,6 +23,9 @@ export interface IommuGroup {
   /** EPERM: somebody owns it, or a host driver is bound to one of its devices; EBUSY: the domain is not the default one. */
   claimDmaOwner(owner: object): number;
   releaseDmaOwner(): void;
+  /** One device's claim (a cdev's bind): the same owner may claim once for each device. Errors as claimDmaOwner. */
+  claimDeviceDmaOwner(owner: object): number;
+  releaseDeviceDmaOwner(): void;
   readonly dmaOwner: object | null;
   /** EBUSY: not in the default or blocking domain. EINVAL: a device that firmware wants mapped 1:1. */
   attach(domain: IommuDomain): number;

@@ -234,7 +234,8 @@ describe('random programs of map and unmap', () => {
           table.free();
           return ram.allocated === 0;
         }),
-        { numRuns: 120 },
+        // A table of 64K pages takes 8,192 of them: fewer programs cover as much.
+        { numRuns: format.granuleShift === 12 ? 160 : 60 },
       );
     },
   );

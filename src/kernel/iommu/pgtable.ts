@@ -23,6 +23,8 @@ export class PageTable {
   private readonly granuleShift: number;
   private readonly levelMask: number;
   private readonly startMask: number;
+  /** Index mask of level 2. */
+  private readonly directoryMask: number;
   /** log2 of what an entry maps, by level. */
   private readonly shifts: readonly number[];
   /** Bytes that an entry maps, by level; level 0's is beyond 32 bits. */
@@ -32,6 +34,10 @@ export class PageTable {
   private recent: TableNode | null = null;
   private recentKey = 0;
   private readonly recentShift: number;
+  /** The level 2 table last used, likewise: what a domain maps lies together mostly. */
+  private directory: TableNode | null = null;
+  private directoryKey = 0;
+  private readonly directoryShift: number;
   /** The protection last encoded, and its bits. */
   private attributesOf = -1;
   private attributesLo = 0;
@@ -46,10 +52,12 @@ export class PageTable {
     this.granule = 1 << format.granuleShift;
     this.levelMask = (1 << format.levelBits) - 1;
     this.startMask = (1 << format.startBits) - 1;
+    this.directoryMask = format.startLevel === 2 ? this.startMask : this.levelMask;
     this.shifts = [0, 1, 2, 3].map((level) => levelShift(format.granuleShift, level));
     this.sizes = this.shifts.map((shift) => 2 ** shift);
     this.present = format.presentMask;
     this.recentShift = format.granuleShift + format.levelBits;
+    this.directoryShift = this.recentShift + format.levelBits;
     this.pool = new TablePool(memory, 1 << format.levelBits);
     const root = this.pool.make(format.startLevel, 1 << format.startBits, this.rootBytes);
     if (root === null) throw new RangeError('no memory for the first table');
@@ -128,6 +136,7 @@ export class PageTable {
   /** Gives back every table. */
   free(): void {
     this.recent = null;
+    this.directory = null;
     this.freeBelow(this.root);
     this.pool.free();
     this.memory.free(this.root.pa, this.rootBytes);
@@ -275,14 +284,23 @@ export class PageTable {
     return 3;
   }
 
+  /** The table of pages of an address, if it is the last one or below the last directory. */
   private recentTable(hi: number, lo: number): TableNode | null {
-    const { recentShift } = this;
-    return ((hi << (32 - recentShift)) | (lo >>> recentShift)) === this.recentKey ? this.recent : null;
+    if (keyOf(hi, lo, this.recentShift) === this.recentKey && this.recent !== null) return this.recent;
+    const { directory } = this;
+    if (directory === null || keyOf(hi, lo, this.directoryShift) !== this.directoryKey) return null;
+    const node = directory.children[indexOf(hi, lo, this.shifts[2], this.directoryMask)];
+    if (node !== null) this.remember(node, hi, lo);
+    return node;
   }
 
   private remember(node: TableNode, hi: number, lo: number): void {
     this.recent = node;
-    this.recentKey = (hi << (32 - this.recentShift)) | (lo >>> this.recentShift);
+    this.recentKey = keyOf(hi, lo, this.recentShift);
+    if (node.parent !== this.directory) {
+      this.directory = node.parent;
+      this.directoryKey = keyOf(hi, lo, this.directoryShift);
+    }
   }
 
   /** The table of `level` on the way of an address, made where it is missing; null with `error` set. */
@@ -341,6 +359,7 @@ export class PageTable {
     const { parent } = node;
     if (parent === null) return;
     if (node === this.recent) this.recent = null;
+    if (node === this.directory) this.directory = null;
     const at = parent.at + node.slot * 2;
     parent.words[at] = 0;
     parent.words[at + 1] = 0;
@@ -364,6 +383,10 @@ export class PageTable {
     }
   }
 }
+
+/** The bits of an address from 2^shift on. */
+const keyOf = (hi: number, lo: number, shift: number): number =>
+  shift >= 32 ? hi >>> (shift - 32) : (hi << (32 - shift)) | (lo >>> shift);
 
 /** Index of an address in a table whose entries map 2^shift bytes. */
 function indexOf(hi: number, lo: number, shift: number, mask: number): number {

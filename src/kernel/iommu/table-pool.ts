@@ -69,6 +69,8 @@ export class TablePool {
   /** The hardware has forgotten the tables that were retired. */
   reclaim(): void {
     const { emptied } = this;
+    // Setting a length costs more than asking for it, and mostly nothing waits.
+    if (emptied.length === 0) return;
     for (let i = 0; i < emptied.length; i++) {
       const spares = this.spares[emptied[i].level];
       if (spares.length < SPARE_LIMIT) spares.push(emptied[i]);

@@ -76,8 +76,8 @@ function translated(
   if (s1 !== undefined) event = walker.walk(s1, context.s2, walkHi(context, s1, hi), lo, tx.access);
   const index = tlbIndex(hi, lo, context.hash);
   if (tlb.holds(index, hi, lo, context.regime, context.id)) {
-    if (permits(tlb.perms[index], tx.access)) {
-      const pa = fromHalves(tlb.paHi[index], tlb.paLo[index] | (lo & 4095)) as Hpa;
+    if (permits(tlb.perms(index), tx.access)) {
+      const pa = fromHalves(tlb.paHi(index), tlb.paLo(index) | (lo & 4095)) as Hpa;
       return { kind: 'translated', pa, steps, tlbHit: true };
     }
     if (context.regime !== Regime.NESTED) event = walker.refuseByEntry(context.regime === Regime.S2, hi, lo);

@@ -34,6 +34,7 @@ export class Smmu implements Iommu {
   readonly tap: Tap;
   readonly memory: PhysicalMemory;
   readonly tlb = new Tlb();
+  private readonly tlbWords = this.tlb.words;
   readonly events: EventQueue;
   readonly stalls = new Stalls();
   /** The 128 KiB of registers, for the bus. */
@@ -97,21 +98,22 @@ export class Smmu implements Iommu {
     return explain({ state, features, memory, tlb, configuration, cached, nextTag: stalls.nextTag }, tx);
   }
 
+  /** The one path that every transaction takes: what it calls elsewhere is written out here, and constants are this module's own. */
   private quick(tx: Transaction): StatusCode {
-    const context = this.contexts[contextSlot(tx.requester, tx.ssid)];
-    if (context.sid === tx.requester && context.ssid === tx.ssid) {
-      const { tlb } = this;
-      const lo = tx.iovaLo;
-      const index = tlbIndex(tx.iovaHi, lo, context.hash);
+    const { requester, ssid, iovaHi, iovaLo } = tx;
+    const context = this.contexts[contextSlot(requester, ssid)];
+    if (context.sid === requester && context.ssid === ssid) {
+      const at = tlbIndex(iovaHi, iovaLo, context.hash);
+      const words = this.tlbWords;
       if (
-        tlb.tagLo[index] === ((lo & -4096) | context.regime) &&
-        tlb.tagHi[index] === tx.iovaHi &&
-        tlb.tagId[index] === context.id &&
-        permits(tlb.perms[index], tx.access)
+        words[at] === ((iovaLo & -4096) | context.regime) &&
+        words[at + 1] === iovaHi &&
+        words[at + 2] === context.id &&
+        (tx.access & 7 & ~(words[at + 5] >>> ((tx.access & 8) >>> 1))) === 0
       ) {
-        tx.paHi = tlb.paHi[index];
-        tx.paLo = tlb.paLo[index] | (lo & 4095);
-        return Status.OK;
+        tx.paLo = words[at + 3] | (iovaLo & 4095);
+        tx.paHi = words[at + 4];
+        return 0;
       }
     }
     return this.miss(tx);
@@ -161,9 +163,9 @@ export class Smmu implements Iommu {
     const lo = tx.iovaLo;
     const index = tlbIndex(hi, lo, context.hash);
     if (tlb.holds(index, hi, lo, context.regime, context.id)) {
-      if (permits(tlb.perms[index], tx.access)) {
-        tx.paHi = tlb.paHi[index];
-        tx.paLo = tlb.paLo[index] | (lo & 4095);
+      if (permits(tlb.perms(index), tx.access)) {
+        tx.paHi = tlb.paHi(index);
+        tx.paLo = tlb.paLo(index) | (lo & 4095);
         return 0;
       }
       // Hardware that has the entry does not walk again to see whether the tables changed. An entry of both stages does not
@@ -179,9 +181,7 @@ export class Smmu implements Iommu {
     const event = walker.walk(s1, context.s2, walkHi(context, s1, hi), lo, tx.access);
     if (event !== 0) return event;
     tlb.fill(index, hi, lo, context.regime, context.id, walker.stage1Shift, walker.global);
-    tlb.paHi[index] = walker.outHi;
-    tlb.paLo[index] = walker.outLo & -4096;
-    tlb.perms[index] = walker.perms;
+    tlb.fillOutput(index, walker.outHi, walker.outLo, walker.perms);
     tx.paHi = walker.outHi;
     tx.paLo = walker.outLo;
     return 0;

@@ -37,6 +37,7 @@ export class Vtd implements Iommu {
   readonly tap: Tap;
   readonly memory: PhysicalMemory;
   readonly tlb = new Tlb();
+  private readonly tlbWords = this.tlb.words;
   readonly faults: FaultRecording;
   readonly registers: MmioTarget;
   /** Called when the fault event is not masked and a fault was recorded. */
@@ -119,7 +120,7 @@ export class Vtd implements Iommu {
       if (refusal !== 0) return this.refused(tx, refusal, 2, context.silent, steps);
       return {
         kind: 'translated',
-        pa: fromHalves(tlb.paHi[index], tlb.paLo[index] | (lo & 4095)) as Hpa,
+        pa: fromHalves(tlb.paHi(index), tlb.paLo(index) | (lo & 4095)) as Hpa,
         steps,
         tlbHit: true,
       };
@@ -149,21 +150,21 @@ export class Vtd implements Iommu {
   }
 
   private quick(tx: Transaction): StatusCode {
-    const context = this.contexts[slotOf(tx.requester)];
+    const { requester, iovaHi, iovaLo } = tx;
+    const context = this.contexts[contextSlot(requester, -1)];
     // Nothing of the interrupt range is ever in the TLB.
-    if (context.sid === tx.requester) {
-      const { tlb } = this;
-      const lo = tx.iovaLo;
-      const index = tlbIndex(tx.iovaHi, lo, context.hash);
+    if (context.sid === requester) {
+      const at = tlbIndex(iovaHi, iovaLo, context.hash);
+      const words = this.tlbWords;
       if (
-        tlb.tagLo[index] === ((lo & -4096) | context.regime) &&
-        tlb.tagHi[index] === tx.iovaHi &&
-        tlb.tagId[index] === context.id &&
-        (tx.access & 3 & ~tlb.perms[index]) === 0
+        words[at] === ((iovaLo & -4096) | context.regime) &&
+        words[at + 1] === iovaHi &&
+        words[at + 2] === context.id &&
+        (tx.access & 3 & ~words[at + 5]) === 0
       ) {
-        tx.paHi = tlb.paHi[index];
-        tx.paLo = tlb.paLo[index] | (lo & 4095);
-        return Status.OK;
+        tx.paLo = words[at + 3] | (iovaLo & 4095);
+        tx.paHi = words[at + 4];
+        return 0;
       }
     }
     return this.miss(tx);
@@ -197,23 +198,21 @@ export class Vtd implements Iommu {
     const index = tlbIndex(hi, lo, context.hash);
     if (tlb.holds(index, hi, lo, context.regime, context.id)) {
       // The entry is there: hardware does not walk again to see whether the tables changed.
-      tx.paHi = tlb.paHi[index];
-      tx.paLo = tlb.paLo[index] | (lo & 4095);
+      tx.paHi = tlb.paHi(index);
+      tx.paLo = tlb.paLo(index) | (lo & 4095);
       return this.refusalOfEntry(index, tx.access);
     }
     const reason = walker.walk(context.tableHi, context.tableLo, context.width, hi, lo, tx.access);
     if (reason !== 0) return reason;
     tlb.fill(index, hi, lo, Regime.S2, context.id, walker.leafShift, false);
-    tlb.paHi[index] = walker.outHi;
-    tlb.paLo[index] = walker.outLo & -4096;
-    tlb.perms[index] = walker.perms;
+    tlb.fillOutput(index, walker.outHi, walker.outLo, walker.perms);
     tx.paHi = walker.outHi;
     tx.paLo = walker.outLo;
     return 0;
   }
 
   private refusalOfEntry(index: number, access: number): number {
-    if ((access & 3 & ~this.tlb.perms[index]) === 0) return 0;
+    if ((access & 3 & ~this.tlb.perms(index)) === 0) return 0;
     return (access & WRITE) !== 0 ? 5 : 6;
   }
 
