@@ -9,4 +9,7 @@ export { isPreset, PRESET_DEVICE, type PresetName, preset, presetInput, presetNa
 export { Smmu } from './smmu/smmu.ts';
 export type * from './spec.ts';
 export { createTap } from './tap.ts';
+export { Vtd } from './vtd/vtd.ts';
 export { JobQueue, SimClock } from './work.ts';
+export { LocalApics } from './x86/apic.ts';
+export { InterruptRemapping } from './x86/remapping.ts';

@@ -123,15 +123,20 @@ export class Host {
   private makeGroups(driver: IommuDriver): IommuGroups {
     const groups = new IommuGroups(this.context, driver, {
       isBoundToHostDriver: (dev) => claimsDma(dev.driver),
+      onDefaultDomain: (group) => this.giveDmaCookie(group),
     });
     groups.setMsiIsolated((dev) => this.platform.msiParent(dev)?.isolated ?? false);
     const result = groups.addAll(this.pciDevices);
     if (result < 0) throw new Error(`IOMMU groups did not come up: errno ${-result}`);
-    for (const group of groups.groups) {
-      if (group.defaultDomain.type !== 'dma') continue;
-      setMsiCookie(group.defaultDomain, createDmaCookie(this.context, group.defaultDomain, group.reservedRegions()));
-    }
+    for (const group of groups.groups) this.giveDmaCookie(group);
     return groups;
+  }
+
+  /** iommu_get_dma_cookie: host drivers' doorbells stand among their other IOVAs. */
+  private giveDmaCookie(group: IommuGroup): void {
+    const { defaultDomain } = group;
+    if (defaultDomain.type !== 'dma') return;
+    setMsiCookie(defaultDomain, createDmaCookie(this.context, defaultDomain, group.reservedRegions()));
   }
 
   private wirePins(): void {
