@@ -1,6 +1,7 @@
 /** Open files of the simulated kernel. They are counted apart from file descriptors (dup, fork, passing, exit). */
 import type { EventFd } from '../ports/eventfd.ts';
 import type { Mapping } from '../ports/kernel.ts';
+import type { PinnedPages } from '../ports/process.ts';
 import type { FileKind } from '../uapi/request-name.ts';
 import type { Process } from './process.ts';
 
@@ -21,6 +22,8 @@ export interface File {
   write?(process: Process, address: number, count: number, offset: number): number;
   /** Maps [offset, offset + length) into `process`; the system call layer places it. */
   mmap?(process: Process, offset: number, length: number, write: boolean): FileMapping | number;
+  /** Pins pages of a memfd (memfd_pin_folios), both multiples of the page size; -EINVAL beyond its end. Absent: no memfd. */
+  pin?(offset: number, length: number, write: boolean): PinnedPages | number;
   /** Bits of EPOLLIN 1, EPOLLOUT 4, EPOLLERR 8, EPOLLHUP 0x10. */
   poll?(): number;
   /** The last reference is gone. */

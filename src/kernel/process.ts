@@ -36,6 +36,7 @@ export const ROOT_CAPABILITIES: readonly string[] = [
   'CAP_IPC_LOCK',
   'CAP_SYS_RAWIO',
   'CAP_SYS_ADMIN',
+  'CAP_SYS_RESOURCE',
   'CAP_DAC_OVERRIDE',
 ];
 

@@ -1,5 +1,7 @@
 /** The seam by which a device's user-given doorbell comes before the kernel's window (DESIGN 4, rule 8). */
+import type { IommuDomain } from '../../ports/iommu.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
+import type { DmaContext } from '../vfio/doorbell-context.ts';
 import type { MsiDesc } from './msi-desc.ts';
 
 export interface UserDoorbell {
@@ -10,6 +12,16 @@ export interface UserDoorbell {
   prepare(desc: MsiDesc, doorbell: number): number | null;
   /** The vector was freed. True when its page was the user's. */
   unprepare(desc: MsiDesc): boolean;
+  /** The device is about to translate through another domain (rules 11 and 17): everything stands there already, or -errno and nothing does. */
+  beginMove?(site: { readonly dma: DmaContext; readonly domain: IommuDomain }): DoorbellSwitch | number;
+  /** The device left its domain, and its stream is blocked. */
+  detach?(): void;
+}
+
+/** Doorbells that stand at the old place and at the new one, until the switch was made or failed. */
+export interface DoorbellSwitch {
+  commit(): void;
+  cancel(): void;
 }
 
 const doorbells = new WeakMap<PciDev, UserDoorbell>();

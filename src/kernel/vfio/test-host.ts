@@ -138,6 +138,20 @@ export class TestGroup implements IommuGroup {
     this.domain = this.defaultDomain;
   }
 
+  /** Of devices, when they claim one by one. */
+  claims = 0;
+
+  claimDeviceDmaOwner(owner: object): number {
+    const error = this.dmaOwner === owner ? 0 : this.claimDmaOwner(owner);
+    if (error === 0) this.claims += 1;
+    return error;
+  }
+
+  releaseDeviceDmaOwner(): void {
+    this.claims -= 1;
+    if (this.claims === 0) this.releaseDmaOwner();
+  }
+
   attach(domain: IommuDomain): number {
     if (this.refuseAttach < 0) return this.refuseAttach;
     if (this.domain !== this.blockingDomain && this.domain !== this.defaultDomain) return -ERRNO.EBUSY;

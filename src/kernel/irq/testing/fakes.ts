@@ -103,6 +103,10 @@ export class FakeGroup implements IommuGroup {
     return 0;
   }
   releaseDmaOwner(): void {}
+  claimDeviceDmaOwner(): number {
+    return 0;
+  }
+  releaseDeviceDmaOwner(): void {}
   attach(domain: IommuDomain): number {
     this.domain = domain;
     return 0;

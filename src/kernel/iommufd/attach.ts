@@ -1,0 +1,181 @@
+/** Devices get, change and lose their page tables (iommufd/device.c): a group moves as one, and always translates through the old or the new. */
+import type { IommuDomain } from '../../ports/iommu.ts';
+import { ERRNO } from '../../uapi/errno.ts';
+import { type DoorbellSwitch, userDoorbell } from '../irq/user-doorbell.ts';
+import type { IommufdDevice } from './device.ts';
+import type { IommufdGroup } from './group.ts';
+import { HwptPaging } from './hwpt.ts';
+import { Ioas } from './ioas.ts';
+import { enforceReserved } from './reserved.ts';
+import { setupMsi } from './sw-msi.ts';
+
+/** What do_attach and do_replace answer: the table that is left (null: none), or -errno. */
+type Change = (device: IommufdDevice, hwpt: HwptPaging) => HwptPaging | null | number;
+
+/** iommufd_device_attach: the id of the HWPT that the device now translates through, or -errno. `ptId` is an IOAS's or an HWPT's. */
+export function attachDevice(device: IommufdDevice, ptId: number): number {
+  const id = changePt(device, ptId, doAttach, true);
+  if (id > 0) device.users += 1;
+  return id;
+}
+
+/** iommufd_device_replace: as attach, of a device that is attached; on an error the old table stays. */
+export const replaceDevice = (device: IommufdDevice, ptId: number): number => changePt(device, ptId, doReplace, false);
+
+/** iommufd_device_detach: the last device of a group leaves it blocked. */
+export function detachDevice(device: IommufdDevice): void {
+  const { hwpt } = device.igroup;
+  if (hwpt === null) return;
+  leave(device, hwpt);
+  hwpt.put();
+  device.users -= 1;
+}
+
+function changePt(device: IommufdDevice, ptId: number, change: Change, immediate: boolean): number {
+  const { ctx } = device;
+  const { refusals } = ctx.context;
+  const target = ctx.objects.find(ptId);
+  if (target === null) return refusals.refuse('ENOENT', `pt_id ${ptId} is no object`, 'pt_id');
+  if (target instanceof Ioas) return autoDomain(device, target, change, immediate);
+  if (!(target instanceof HwptPaging)) {
+    const why = `pt_id ${ptId} is of type ${target.type}, neither an IOAS nor a page table`;
+    return refusals.refuse('EINVAL', why, 'pt_id');
+  }
+  const old = change(device, target);
+  if (typeof old === 'number') return old;
+  old?.put();
+  return target.id;
+}
+
+/** iommufd_device_auto_get_domain: the first automatic table of the IOAS that takes the device, else a new one. */
+function autoDomain(device: IommufdDevice, ioas: Ioas, change: Change, immediate: boolean): number {
+  const { objects, context } = device.ctx;
+  for (const hwpt of [...ioas.hwpts]) {
+    if (!hwpt.autoDomain) continue;
+    const before = context.refusals.last;
+    const old = change(device, hwpt);
+    if (old === -ERRNO.EINVAL) {
+      // Not this one: a table of another IOMMU.
+      context.refusals.last = before;
+      continue;
+    }
+    if (typeof old === 'number') return old;
+    old?.put();
+    return hwpt.id;
+  }
+  const attach = (hwpt: HwptPaging): number => Math.min(toErrno(change(device, hwpt)), 0);
+  const made = immediate
+    ? HwptPaging.alloc(device, ioas, 0, attach, (hwpt) => leave(device, hwpt))
+    : HwptPaging.alloc(device, ioas, 0);
+  if (typeof made === 'number') return made;
+  if (!immediate) {
+    const old = change(device, made);
+    if (typeof old === 'number') {
+      objects.abort(made);
+      made.destroy();
+      return old;
+    }
+    old?.put();
+  }
+  made.autoDomain = true;
+  objects.finalize(made);
+  return made.id;
+}
+
+const toErrno = (answer: HwptPaging | null | number): number => (typeof answer === 'number' ? answer : 0);
+
+/** iommufd_hw_pagetable_attach. */
+function doAttach(device: IommufdDevice, hwpt: HwptPaging): null | number {
+  const { igroup, ctx } = device;
+  const { refusals } = ctx.context;
+  if (igroup.hwpt !== null && igroup.hwpt !== hwpt) {
+    const why = `group ${igroup.group.id} translates through HWPT ${igroup.hwpt.id}, and all its devices must`;
+    return refusals.refuse('EINVAL', why, 'pt_id');
+  }
+  const reserved = enforceReserved(device, hwpt.ioas);
+  if (reserved < 0) return reserved;
+  const error = igroup.attached.length > 0 ? 0 : enter(igroup, hwpt);
+  if (error < 0) {
+    hwpt.ioas.iopt.unreserve(device);
+    return error;
+  }
+  igroup.hwpt = hwpt;
+  igroup.attached.push(device);
+  hwpt.users += 1;
+  return null;
+}
+
+/** The group's first device: doorbells, then the switch. 0, or -errno with nothing changed. */
+function enter(igroup: IommufdGroup, hwpt: HwptPaging): number {
+  const { refusals } = igroup.ctx.context;
+  const doorbells = setupMsi(igroup, hwpt);
+  if (doorbells < 0) return doorbells;
+  return switchTo(igroup, hwpt, (domain) => {
+    const error = igroup.group.attach(domain);
+    return error < 0 ? refusals.passOn(error, `group ${igroup.group.id} cannot be attached to HWPT ${hwpt.id}`) : 0;
+  });
+}
+
+/** The device leaves; with the last one the group is blocked, and nothing of it may stay mapped. */
+function leave(device: IommufdDevice, hwpt: HwptPaging): void {
+  const { igroup } = device;
+  igroup.attached.splice(igroup.attached.indexOf(device), 1);
+  if (igroup.attached.length === 0) {
+    igroup.group.detach();
+    igroup.hwpt = null;
+    for (const { dev } of igroup.bound) userDoorbell(dev)?.detach?.();
+  }
+  hwpt.ioas.iopt.unreserve(device);
+}
+
+/** iommufd_device_do_replace. */
+function doReplace(device: IommufdDevice, hwpt: HwptPaging): HwptPaging | null | number {
+  const { igroup, ctx } = device;
+  const { refusals } = ctx.context;
+  const old = igroup.hwpt;
+  if (old === null || !igroup.attached.includes(device)) {
+    return refusals.refuse('EINVAL', `${device.dev.name} is not attached`, 'pt_id');
+  }
+  if (hwpt === old) return null;
+  const elsewhere = hwpt.ioas !== old.ioas;
+  const reserved = elsewhere ? reserveAll(igroup, hwpt.ioas) : 0;
+  const doorbells = reserved < 0 ? reserved : setupMsi(igroup, hwpt);
+  const error = doorbells < 0 ? doorbells : switchTo(igroup, hwpt, (domain) => igroup.group.replace(domain));
+  if (error < 0) {
+    if (elsewhere) for (const each of igroup.attached) hwpt.ioas.iopt.unreserve(each);
+    return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);
+  }
+  if (elsewhere) for (const each of igroup.attached) old.ioas.iopt.unreserve(each);
+  igroup.hwpt = hwpt;
+  hwpt.users += igroup.attached.length;
+  // The caller puts the last one.
+  old.users -= igroup.attached.length - 1;
+  return old;
+}
+
+function reserveAll(igroup: IommufdGroup, ioas: Ioas): number {
+  for (const each of igroup.attached) {
+    const error = enforceReserved(each, ioas);
+    if (error < 0) return error;
+  }
+  return 0;
+}
+
+/** User-given doorbells are installed behind the new table before the switch (DESIGN 4, rules 11 and 17). 0, or -errno with the old as it was. */
+function switchTo(igroup: IommufdGroup, hwpt: HwptPaging, change: (domain: IommuDomain) => number): number {
+  const { domain } = hwpt;
+  const moves: DoorbellSwitch[] = [];
+  let error = 0;
+  for (const { dev } of igroup.bound) {
+    const move = userDoorbell(dev)?.beginMove?.({ dma: hwpt.ioas, domain });
+    if (typeof move === 'number') error = move;
+    else if (move !== undefined) moves.push(move);
+    if (error < 0) break;
+  }
+  if (error === 0) error = change(domain);
+  for (const move of moves) {
+    if (error < 0) move.cancel();
+    else move.commit();
+  }
+  return error;
+}

@@ -1,0 +1,26 @@
+/** What an iommufd knows of an IOMMU group with bound devices: struct iommufd_group. */
+import type { IommuGroup } from '../iommu/iommu-group.ts';
+import type { IommufdContext } from './context.ts';
+import type { IommufdDevice } from './device.ts';
+import type { HwptPaging } from './hwpt.ts';
+
+export class IommufdGroup {
+  readonly ctx: IommufdContext;
+  readonly group: IommuGroup;
+  /** Bound devices. */
+  references = 0;
+  readonly bound: IommufdDevice[] = [];
+  /** What all devices of the group translate through, or null. */
+  hwpt: HwptPaging | null = null;
+  /** Devices that were attached, in that order; the group moves with the first and the last. */
+  readonly attached: IommufdDevice[] = [];
+  /** Start of the software MSI window, or null: the platform's MSIs need no doorbell mapping (sw_msi_start is PHYS_ADDR_MAX). */
+  swMsiStart: bigint | null = null;
+  /** Doorbell pages, by id in the file's table, that vectors of the group were programmed with (required_sw_msi). */
+  readonly requiredSwMsi = new Set<number>();
+
+  constructor(ctx: IommufdContext, group: IommuGroup) {
+    this.ctx = ctx;
+    this.group = group;
+  }
+}

@@ -1,0 +1,92 @@
+/** What an IOMMU says about itself to user space, and which page tables it can make (the drivers' hw_info and domain_alloc_paging_flags). */
+import {
+  IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED,
+  IOMMU_HW_INFO_FLAG_INPUT_TYPE,
+  IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
+  IOMMU_HW_INFO_TYPE_DEFAULT,
+  IOMMU_HW_INFO_TYPE_INTEL_VTD,
+  IOMMU_HW_INFO_TYPE_NONE,
+  IOMMU_HWPT_ALLOC_NEST_PARENT,
+  IOMMU_HWPT_ALLOC_PASID,
+  type iommu_hw_info,
+  iommu_hw_info_arm_smmuv3,
+  iommu_hw_info_vtd,
+} from '../../uapi/iommufd.ts';
+import type { KernelContext } from '../context.ts';
+import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
+import { IntelVtdDriver } from '../iommu/intel/driver.ts';
+import type { IommuGroup } from '../iommu/iommu-group.ts';
+import type { PciDev } from '../pci/pci-dev.ts';
+import { copyToUser } from '../user-copy.ts';
+import { IommufdDevice } from './device.ts';
+import type { Request } from './dispatch.ts';
+
+/** PCI_EXT_CAP_ID_ATS. */
+const ATS = 0x0f;
+
+interface HwInfo {
+  readonly type: number;
+  readonly data: Uint8Array;
+}
+
+/** Excess room of the user is zeroed; data_len becomes what the kernel has. */
+export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
+  const { cmd, ctx, process, refusals } = ucmd;
+  if ((cmd.flags & ~IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0) {
+    return refusals.refuse('EOPNOTSUPP', `flags ${cmd.flags} has unknown bits`, 'flags');
+  }
+  if (cmd.__reserved.some((byte) => byte !== 0)) {
+    return refusals.refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
+  }
+  const wanted = (cmd.flags & IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0 ? cmd.in_data_type : IOMMU_HW_INFO_TYPE_DEFAULT;
+  const device = ctx.objects.get(cmd.dev_id, IommufdDevice, 'dev_id');
+  if (typeof device === 'number') return device;
+  const info = hwInfo(device.igroup.group);
+  if (wanted !== IOMMU_HW_INFO_TYPE_DEFAULT && wanted !== info.type) {
+    const why = `in_data_type ${wanted}: the IOMMU of ${device.dev.name} has type ${info.type}`;
+    return refusals.refuse('EOPNOTSUPP', why, 'in_data_type');
+  }
+  const answer = new Uint8Array(cmd.data_len);
+  answer.set(info.data.subarray(0, cmd.data_len));
+  if (answer.length > 0 && !copyToUser(process, cmd.data_uptr, answer)) {
+    return refusals.refuse('EFAULT', `${cmd.data_len} bytes at data_uptr are not writable`, 'data_uptr');
+  }
+  return ucmd.respond({
+    data_len: info.data.length,
+    out_data_type: info.type,
+    in_data_type: info.type,
+    out_max_pasid_log2: 0,
+    out_capabilities: device.dev.extendedCapability(ATS) === 0 ? IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED : 0,
+  });
+}
+
+/**
+ * The stage that a paging HWPT with these flags has, 0 where the driver may choose, or -EOPNOTSUPP. A nest parent is a stage 2 under a stage 1;
+ * PASIDs take a stage 1 of the SMMU.
+ */
+export function pagingStage(context: KernelContext, dev: PciDev, group: IommuGroup, flags: number): number {
+  if (flags === 0) return 0;
+  const { driver } = group;
+  const smmu = driver instanceof ArmSmmuV3Driver ? driver.probe : null;
+  const refuse = (what: string): number =>
+    context.refusals.refuse('EOPNOTSUPP', `the IOMMU of ${dev.name} ${what}`, 'flags');
+  if (flags === IOMMU_HWPT_ALLOC_NEST_PARENT) return smmu?.stage1 && smmu.stage2 ? 2 : refuse('cannot nest');
+  if (flags !== IOMMU_HWPT_ALLOC_PASID) return refuse('has no page table with these flags together');
+  if (smmu !== null) return smmu.stage1 ? 1 : refuse('has no stage 1, which PASIDs take');
+  return driver instanceof IntelVtdDriver ? 0 : refuse('has no page tables for PASIDs');
+}
+
+/** Does DMA see what CPUs have in their caches (IOMMU_CAP_CACHE_COHERENCY)? */
+export const isCoherent = (group: IommuGroup): boolean => group.driver?.coherent ?? true;
+
+function hwInfo({ driver }: IommuGroup): HwInfo {
+  if (driver instanceof ArmSmmuV3Driver) {
+    const { idr, iidr, aidr } = driver.probe;
+    return { type: IOMMU_HW_INFO_TYPE_ARM_SMMUV3, data: iommu_hw_info_arm_smmuv3.bytes({ idr, iidr, aidr }) };
+  }
+  if (driver instanceof IntelVtdDriver) {
+    const { cap, ecap } = driver;
+    return { type: IOMMU_HW_INFO_TYPE_INTEL_VTD, data: iommu_hw_info_vtd.bytes({ cap_reg: cap, ecap_reg: ecap }) };
+  }
+  return { type: IOMMU_HW_INFO_TYPE_NONE, data: new Uint8Array(0) };
+}

@@ -1,0 +1,117 @@
+/** HWPT_ALLOC and what is asked of a page table: dirty tracking, invalidation (iommufd/hw_pagetable.c). */
+import { hex } from '../../ports/address.ts';
+import {
+  IOMMU_HWPT_DATA_NONE,
+  IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
+  IOMMU_HWPT_FAULT_ID_VALID,
+  IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
+  type iommu_hwpt_alloc,
+  type iommu_hwpt_get_dirty_bitmap,
+  type iommu_hwpt_invalidate,
+  type iommu_hwpt_set_dirty_tracking,
+} from '../../uapi/iommufd.ts';
+import { IommufdDevice } from './device.ts';
+import type { Request } from './dispatch.ts';
+import { FaultQueue } from './fault.ts';
+import { HwptPaging } from './hwpt.ts';
+import { Ioas } from './ioas.ts';
+
+export function hwptAlloc(ucmd: Request<typeof iommu_hwpt_alloc>): number {
+  const { cmd, ctx, refusals } = ucmd;
+  if (cmd.__reserved !== 0) return refusals.refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
+  if ((cmd.data_type === IOMMU_HWPT_DATA_NONE) !== (cmd.data_len === 0)) {
+    const why = `data_type ${cmd.data_type} with data_len ${cmd.data_len}: data and type go together`;
+    return refusals.refuse('EINVAL', why, 'data_len');
+  }
+  const device = ctx.objects.get(cmd.dev_id, IommufdDevice, 'dev_id');
+  if (typeof device === 'number') return device;
+  const hwpt = allocUnder(ucmd, device);
+  if (typeof hwpt === 'number') return hwpt;
+  const fault = (cmd.flags & IOMMU_HWPT_FAULT_ID_VALID) === 0 ? 0 : useFaultQueue(ucmd, hwpt);
+  const error = fault < 0 ? fault : ucmd.respond({ out_hwpt_id: hwpt.id });
+  if (error < 0) {
+    ctx.objects.abort(hwpt);
+    hwpt.destroy();
+    return error;
+  }
+  ctx.objects.finalize(hwpt);
+  return 0;
+}
+
+/** The parent decides what is made: a paging table over an IOAS; over a nest parent or a vIOMMU it would be a nested one. */
+function allocUnder(ucmd: Request<typeof iommu_hwpt_alloc>, device: IommufdDevice): HwptPaging | number {
+  const { cmd, ctx, refusals } = ucmd;
+  const parent = ctx.objects.find(cmd.pt_id);
+  if (parent instanceof Ioas) {
+    const known = cmd.data_len === 0;
+    if (known) return HwptPaging.alloc(device, parent, cmd.flags);
+    const why = `data_type ${cmd.data_type}: a page table over an IOAS takes no data of the driver's`;
+    return refusals.refuse('EOPNOTSUPP', why, 'data_type');
+  }
+  if (!(parent instanceof HwptPaging)) {
+    const what = parent === null ? 'no object' : `of type ${parent.type}`;
+    return refusals.refuse('EINVAL', `pt_id ${cmd.pt_id} is ${what}: no parent for a page table`, 'pt_id');
+  }
+  if (cmd.data_len === 0 || (cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID) !== 0) {
+    const why = `a nested page table takes data and no flags but FAULT_ID_VALID; flags are ${hex(cmd.flags)}`;
+    return refusals.refuse('EOPNOTSUPP', why, 'flags');
+  }
+  if (!parent.nestParent) {
+    return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'pt_id');
+  }
+  const why = `the IOMMU of ${device.dev.name} nests under a vIOMMU only`;
+  return refusals.refuse('EOPNOTSUPP', why, 'pt_id');
+}
+
+function useFaultQueue({ cmd, ctx }: Request<typeof iommu_hwpt_alloc>, hwpt: HwptPaging): number {
+  const fault = ctx.objects.get(cmd.fault_id, FaultQueue, 'fault_id');
+  if (typeof fault === 'number') return fault;
+  fault.users += 1;
+  hwpt.onDestroy = () => {
+    fault.users -= 1;
+  };
+  return 0;
+}
+
+export function setDirtyTracking(ucmd: Request<typeof iommu_hwpt_set_dirty_tracking>): number {
+  const { cmd, ctx, refusals } = ucmd;
+  if ((cmd.flags & ~IOMMU_HWPT_DIRTY_TRACKING_ENABLE) !== 0) {
+    return refusals.refuse('EOPNOTSUPP', `flags ${hex(cmd.flags)} has unknown bits`, 'flags');
+  }
+  return noDirtyTracking(ucmd, ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id'));
+}
+
+export function getDirtyBitmap(ucmd: Request<typeof iommu_hwpt_get_dirty_bitmap>): number {
+  const { cmd, ctx, refusals } = ucmd;
+  if ((cmd.flags & ~IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) !== 0 || cmd.__reserved !== 0) {
+    return refusals.refuse('EOPNOTSUPP', `flags ${hex(cmd.flags)} or __reserved has unknown bits`, 'flags');
+  }
+  return noDirtyTracking(ucmd, ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id'));
+}
+
+/** No IOMMU here has HTTU or SSADS, so that a table that tracks could not be made. */
+function noDirtyTracking(
+  { refusals }: { readonly refusals: Request<typeof iommu_hwpt_alloc>['refusals'] },
+  hwpt: HwptPaging | number,
+): number {
+  if (typeof hwpt === 'number') return hwpt;
+  return refusals.refuse('EOPNOTSUPP', `the page table of HWPT ${hwpt.id} does not track dirty pages`, 'hwpt_id');
+}
+
+/** entry_num is written back also on an error: how many entries were done. */
+export function hwptInvalidate(ucmd: Request<typeof iommu_hwpt_invalidate>): number {
+  const error = checkInvalidate(ucmd);
+  const written = ucmd.respond({ entry_num: 0 });
+  return written < 0 ? written : error;
+}
+
+function checkInvalidate({ cmd, ctx, refusals }: Request<typeof iommu_hwpt_invalidate>): number {
+  if (cmd.__reserved !== 0) return refusals.refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
+  if (cmd.entry_num !== 0 && (cmd.data_uptr === 0n || cmd.entry_len === 0)) {
+    return refusals.refuse('EINVAL', `${cmd.entry_num} entries without data_uptr or entry_len`, 'entry_len');
+  }
+  const object = ctx.objects.find(cmd.hwpt_id);
+  if (object === null) return refusals.refuse('ENOENT', `hwpt_id ${cmd.hwpt_id} is no object`, 'hwpt_id');
+  const why = `object ${cmd.hwpt_id} is of type ${object.type}: the kernel itself invalidates for it`;
+  return refusals.refuse('EINVAL', why, 'hwpt_id');
+}

@@ -1,0 +1,114 @@
+/** A hardware page table that follows an IOAS: struct iommufd_hwpt_paging (iommufd/hw_pagetable.c). */
+import { hex } from '../../ports/address.ts';
+import type { IommuDomain } from '../../ports/iommu.ts';
+import {
+  IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
+  IOMMU_HWPT_ALLOC_NEST_PARENT,
+  IOMMU_HWPT_ALLOC_PASID,
+  IOMMU_HWPT_FAULT_ID_VALID,
+} from '../../uapi/iommufd.ts';
+import { setMsiCookie } from '../irq/msi-cookie.ts';
+import { setDmaContext } from '../vfio/doorbell-context.ts';
+import type { IommufdContext } from './context.ts';
+import type { IommufdDevice } from './device.ts';
+import { pagingStage } from './hw-info.ts';
+import type { Ioas } from './ioas.ts';
+import { IommufdObject } from './object.ts';
+import { IommufdCookie, type SwMsiMap } from './sw-msi.ts';
+
+const KNOWN =
+  IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
+
+export class HwptPaging extends IommufdObject {
+  readonly type = 'hwpt-paging';
+  readonly ctx: IommufdContext;
+  readonly ioas: Ioas;
+  readonly domain: IommuDomain;
+  readonly nestParent: boolean;
+  /** Made by an attach to an IOAS, and gone with its last device. */
+  autoDomain = false;
+  /** The IOMMU snoops what devices write, whatever they ask for. */
+  readonly enforcesCoherency: boolean;
+  /** The doorbell pages that are mapped here, by their id in the file's table (present_sw_msi). */
+  readonly presentSwMsi = new Map<number, SwMsiMap>();
+  /** Gives back what else the table refers to (its fault queue). */
+  onDestroy: () => void = () => {};
+
+  constructor(ctx: IommufdContext, ioas: Ioas, domain: IommuDomain, nestParent: boolean) {
+    super();
+    this.ctx = ctx;
+    this.ioas = ioas;
+    this.domain = domain;
+    this.nestParent = nestParent;
+    this.enforcesCoherency = domain.enforceCoherency();
+  }
+
+  /**
+   * iommufd_hwpt_paging_alloc. The object has an id and the IOAS's mappings, and is not finalized. `attach` is called before the mappings come,
+   * and `detach` when they do not fit: an automatic attach asks the device's IOMMU first. -errno leaves nothing behind.
+   */
+  static alloc(
+    device: IommufdDevice,
+    ioas: Ioas,
+    flags: number,
+    attach: ((hwpt: HwptPaging) => number) | null = null,
+    detach: (hwpt: HwptPaging) => void = () => {},
+  ): HwptPaging | number {
+    const { ctx, igroup } = device;
+    const stage = checkFlags(device, flags);
+    if (stage < 0) return stage;
+    const domain = igroup.group.allocateDomain(stage === 1 || stage === 2 ? stage : undefined);
+    if (typeof domain === 'number') {
+      return ctx.context.refusals.passOn(domain, `no page table for group ${igroup.group.id}`);
+    }
+    const hwpt = new HwptPaging(ctx, ioas, domain, (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0);
+    ctx.objects.add(hwpt);
+    ioas.users += 1;
+    ioas.hwpts.push(hwpt);
+    setMsiCookie(domain, new IommufdCookie(ctx, hwpt));
+    setDmaContext(domain, ioas);
+    const attached = attach === null ? 0 : attach(hwpt);
+    const error = attached < 0 ? attached : ioas.iopt.addDomain(domain);
+    if (error === 0) return hwpt;
+    if (attach !== null && attached === 0) detach(hwpt);
+    ctx.objects.abort(hwpt);
+    hwpt.release();
+    return error;
+  }
+
+  destroy(): void {
+    this.ioas.iopt.removeDomain(this.domain);
+    this.release();
+    this.onDestroy();
+  }
+
+  /** iommufd_hw_pagetable_put: a device left. */
+  put(): void {
+    if (this.autoDomain) this.ctx.objects.putAndTryDestroy(this);
+    else this.users -= 1;
+  }
+
+  /** The domain goes, and with it the doorbell pages. */
+  private release(): void {
+    setDmaContext(this.domain, null);
+    setMsiCookie(this.domain, null);
+    this.domain.free();
+    this.ioas.hwpts.splice(this.ioas.hwpts.indexOf(this), 1);
+    this.ioas.users -= 1;
+  }
+}
+
+/** The stage that the flags ask for, 0 for either, or -EOPNOTSUPP. */
+function checkFlags({ ctx, igroup, dev }: IommufdDevice, flags: number): number {
+  const { refusals } = ctx.context;
+  if ((flags & ~KNOWN) !== 0) {
+    return refusals.refuse('EOPNOTSUPP', `flags ${hex(flags)} has unknown bits`, 'flags');
+  }
+  if ((flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0) {
+    return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${dev.name} does not track dirty pages`, 'flags');
+  }
+  if ((flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0 && (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0) {
+    return refusals.refuse('EOPNOTSUPP', 'a nest parent has no fault queue', 'flags');
+  }
+  return pagingStage(ctx.context, dev, igroup.group, flags & ~IOMMU_HWPT_FAULT_ID_VALID);
+}

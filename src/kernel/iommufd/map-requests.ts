@@ -1,0 +1,149 @@
+/** IOAS_MAP, MAP_FILE, COPY and UNMAP (iommufd/ioas.c). */
+import { hex } from '../../ports/address.ts';
+import { Prot } from '../../ports/iommu.ts';
+import {
+  IOMMU_IOAS_MAP_FIXED_IOVA,
+  IOMMU_IOAS_MAP_READABLE,
+  IOMMU_IOAS_MAP_WRITEABLE,
+  type iommu_ioas_copy,
+  type iommu_ioas_map,
+  type iommu_ioas_map_file,
+  type iommu_ioas_unmap,
+} from '../../uapi/iommufd.ts';
+import type { File } from '../files.ts';
+import type { Process } from '../process.ts';
+import type { AccountMode } from './account.ts';
+import type { IommufdContext } from './context.ts';
+import type { Request } from './dispatch.ts';
+import { Ioas } from './ioas.ts';
+import { IoptPages } from './pages.ts';
+import { U64_MAX } from './span.ts';
+
+const KNOWN = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
+
+export function ioasMap(ucmd: Request<typeof iommu_ioas_map>): number {
+  const { cmd, ctx, process, refusals } = ucmd;
+  if ((cmd.flags & ~KNOWN) !== 0) return unknownFlags(ctx, cmd.flags);
+  if (cmd.__reserved !== 0) return refusals.refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
+  const error = checkSizes(ctx, { iova: cmd.iova, length: cmd.length }) || checkAccess(ctx, cmd.flags);
+  if (error < 0) return error;
+  const ioas = ctx.objects.get(cmd.ioas_id, Ioas, 'ioas_id');
+  if (typeof ioas === 'number') return ioas;
+  const fixed = (cmd.flags & IOMMU_IOAS_MAP_FIXED_IOVA) !== 0;
+  const source = { process, file: null, start: cmd.user_va, length: cmd.length };
+  const mode = accountMode(process, ctx.accountMode);
+  const iova = mapSource(ctx, ioas, source, fixed ? cmd.iova : null, protOf(cmd.flags), mode);
+  return typeof iova === 'number' ? iova : ucmd.respond({ iova });
+}
+
+export function ioasMapFile(ucmd: Request<typeof iommu_ioas_map_file>): number {
+  const { cmd, ctx, process, refusals } = ucmd;
+  if ((cmd.flags & ~KNOWN) !== 0) return unknownFlags(ctx, cmd.flags);
+  const error = checkSizes(ctx, { iova: cmd.iova, length: cmd.length }) || checkAccess(ctx, cmd.flags);
+  if (error < 0) return error;
+  const ioas = ctx.objects.get(cmd.ioas_id, Ioas, 'ioas_id');
+  if (typeof ioas === 'number') return ioas;
+  const file = process.file(cmd.fd);
+  if (file === null) return refusals.refuse('EBADF', `file descriptor ${cmd.fd} is not open`, 'fd');
+  const fixed = (cmd.flags & IOMMU_IOAS_MAP_FIXED_IOVA) !== 0;
+  const source = { process, file, start: cmd.start, length: cmd.length };
+  const mode = accountMode(process, ctx.accountMode);
+  const iova = mapSource(ctx, ioas, source, fixed ? cmd.iova : null, protOf(cmd.flags), mode);
+  return typeof iova === 'number' ? iova : ucmd.respond({ iova });
+}
+
+export function ioasCopy(ucmd: Request<typeof iommu_ioas_copy>): number {
+  const { cmd, ctx } = ucmd;
+  if ((cmd.flags & ~KNOWN) !== 0) return unknownFlags(ctx, cmd.flags);
+  const { length, src_iova, dst_iova } = cmd;
+  const error = checkSizes(ctx, { length, src_iova, dst_iova }) || checkAccess(ctx, cmd.flags);
+  if (error < 0) return error;
+  const source = ctx.objects.get(cmd.src_ioas_id, Ioas, 'src_ioas_id');
+  if (typeof source === 'number') return source;
+  const slices = source.iopt.slices(src_iova, length);
+  if (typeof slices === 'number') return slices;
+  const target = ctx.objects.get(cmd.dst_ioas_id, Ioas, 'dst_ioas_id');
+  const fixed = (cmd.flags & IOMMU_IOAS_MAP_FIXED_IOVA) !== 0;
+  const iova =
+    typeof target === 'number' ? target : target.iopt.map(slices, length, fixed ? dst_iova : null, protOf(cmd.flags));
+  if (typeof iova !== 'number') return ucmd.respond({ dst_iova: iova });
+  for (const { pages } of slices) pages.put();
+  return iova;
+}
+
+/** `length` becomes what was unmapped, only on success. */
+export function ioasUnmap(ucmd: Request<typeof iommu_ioas_unmap>): number {
+  const { cmd, ctx, refusals } = ucmd;
+  const ioas = ctx.objects.get(cmd.ioas_id, Ioas, 'ioas_id');
+  if (typeof ioas === 'number') return ioas;
+  const { iova, length } = cmd;
+  if (iova === 0n && length === U64_MAX) return ucmd.respond({ length: ioas.iopt.unmapAll() });
+  const error = checkSizes(ctx, { iova, length });
+  if (error < 0) return error;
+  if (length === 0n) return refusals.refuse('EINVAL', 'length is 0', 'length');
+  const last = iova + length - 1n;
+  if (last > U64_MAX) return refusals.refuse('EOVERFLOW', `iova ${hex(iova)} + ${hex(length)} wraps`, 'length');
+  const done = ioas.iopt.unmap(iova, last);
+  return done.error < 0 ? done.error : ucmd.respond({ length: done.bytes });
+}
+
+/** What a mapping is made of. */
+export interface MapSource {
+  readonly process: Process;
+  readonly file: File | null;
+  /** User address, or offset in the file. */
+  readonly start: bigint;
+  readonly length: bigint;
+}
+
+/** iopt_map_user_pages and iopt_map_file_pages: the IOVA, or -errno. */
+export function mapSource(
+  ctx: IommufdContext,
+  ioas: Ioas,
+  { process, file, start, length }: MapSource,
+  iova: bigint | null,
+  prot: number,
+  account: AccountMode,
+): bigint | number {
+  const { refusals, pageSize } = ctx.context;
+  const field = file === null ? 'user_va' : 'start';
+  if (start + length > U64_MAX) {
+    return refusals.refuse('EOVERFLOW', `${field} ${hex(start)} + ${hex(length)} wraps`, field);
+  }
+  if (length === 0n || length > U64_MAX - BigInt(pageSize)) {
+    return refusals.refuse('EINVAL', `length ${hex(length)} is 0, or almost everything`, 'length');
+  }
+  const startByte = start % BigInt(pageSize);
+  const writable = (prot & Prot.WRITE) !== 0;
+  const pages = new IoptPages(ctx.context, { process, file, base: start - startByte, writable, account });
+  const mapped = ioas.iopt.map([{ pages, startByte, length }], length, iova, prot);
+  if (typeof mapped === 'number') pages.put();
+  return mapped;
+}
+
+/** CAP_IPC_LOCK frees from the limit. */
+export const accountMode = (process: Process, mode: Exclude<AccountMode, 'none'>): AccountMode =>
+  process.credentials.capabilities.has('CAP_IPC_LOCK') ? 'none' : mode;
+
+/** iommufd always maps coherently: the request has no way to say otherwise. */
+function protOf(flags: number): number {
+  const read = (flags & IOMMU_IOAS_MAP_READABLE) !== 0 ? Prot.READ : 0;
+  const write = (flags & IOMMU_IOAS_MAP_WRITEABLE) !== 0 ? Prot.WRITE : 0;
+  return Prot.CACHE | read | write;
+}
+
+function unknownFlags(ctx: IommufdContext, flags: number): number {
+  return ctx.context.refusals.refuse('EOPNOTSUPP', `flags ${hex(flags)} has unknown bits`, 'flags');
+}
+
+function checkSizes(ctx: IommufdContext, values: Readonly<Record<string, bigint>>): number {
+  for (const [field, value] of Object.entries(values)) {
+    if (value >= U64_MAX) return ctx.context.refusals.refuse('EOVERFLOW', `${field} is ${hex(value)}`, field);
+  }
+  return 0;
+}
+
+function checkAccess(ctx: IommufdContext, flags: number): number {
+  if ((flags & (IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)) !== 0) return 0;
+  return ctx.context.refusals.refuse('EINVAL', 'flags has neither READABLE nor WRITEABLE', 'flags');
+}
