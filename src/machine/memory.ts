@@ -10,6 +10,8 @@ const PAGE = 4096;
 /** What every supported engine can hold in one ArrayBuffer. */
 const LONGEST_ARRAY = 2 ** 31;
 const NOTHING = new Int32Array(0);
+/** No address has this in its bits 31:26. */
+const NO_PART = -1;
 
 interface Backed {
   readonly base: number;
@@ -23,6 +25,12 @@ export class RamMemory implements PhysicalMemory {
   at = 0;
   /** By address >> 26: the segment, `NOTHING` where RAM is that nobody touched, null where none is. */
   private readonly segments: (Int32Array | null)[] = [];
+  /**
+   * The segment that `words` is, as the halves of its addresses; NO_PART when it is none. Walks stay in one segment mostly: compared
+   * first, the segment is no load that the next table's address waits for.
+   */
+  private lastHi = 0;
+  private lastPart = NO_PART;
   private readonly backed: Backed[] = [];
   private readonly line = new Int32Array(2);
   private readonly lineBytes = new Uint8Array(this.line.buffer);
@@ -37,14 +45,20 @@ export class RamMemory implements PhysicalMemory {
   }
 
   locate(hi: number, lo: number): boolean {
+    if (lo >>> 26 !== this.lastPart || hi !== this.lastHi) return this.find(hi, lo);
+    this.at = (lo & 0x3fffff8) >>> 2;
+    return true;
+  }
+
+  private find(hi: number, lo: number): boolean {
     const index = (hi << 6) | (lo >>> 26);
     // Beyond 2^44 the index would wrap; RAM ends there.
     if (hi >>> 12 === 0 && index < this.segments.length) {
       const segment = this.segments[index];
       if (segment !== null) {
-        // Walks stay in one segment mostly, and storing a reference costs more than comparing it.
-        if (segment !== this.words || segment === NOTHING)
-          this.words = segment === NOTHING ? this.touch(index) : segment;
+        this.words = segment === NOTHING ? this.touch(index) : segment;
+        this.lastHi = hi;
+        this.lastPart = lo >>> 26;
         this.at = (lo & 0x3fffff8) >>> 2;
         return true;
       }
@@ -209,6 +223,7 @@ export class RamMemory implements PhysicalMemory {
     const range = this.backingOf(pa);
     if (range === null || !range.backing.read(pa - range.base, this.lineBytes)) return false;
     this.words = this.line;
+    this.lastPart = NO_PART;
     this.at = 0;
     return true;
   }

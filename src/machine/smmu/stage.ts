@@ -36,6 +36,8 @@ export class Stage {
   readonly hierarchical: boolean;
   readonly writeNoExec: boolean;
   readonly protectWalk: boolean;
+  /** Four levels of 4 KiB from a table that can be: what nearly all streams have, and the walker does fastest. */
+  readonly isFourLevels: boolean;
 
   constructor(stage: 1 | 2, geometry: Geometry, options: StageOptions) {
     this.stage = stage;
@@ -55,6 +57,8 @@ export class Stage {
     this.hierarchical = options.hierarchical ?? false;
     this.writeNoExec = options.writeNoExec ?? false;
     this.protectWalk = options.protectWalk ?? false;
+    this.isFourLevels =
+      geometry.granuleShift === 12 && geometry.inputBits === 48 && (this.tableHi & this.beyondOutputHi) === 0;
   }
 }
 
