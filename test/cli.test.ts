@@ -26,6 +26,15 @@ function file(name: string, text: string | Uint8Array): string {
   return path;
 }
 
+/** QEMU's virt, as far as a guest map says it. */
+const armGuest = {
+  name: 'virt',
+  architecture: 'arm64',
+  ram: [{ base: 0x4000_0000, size: 0x400_0000 }],
+  interrupts: { type: 'gic', version: 3, distributor: 0x800_0000, redistributors: 0x80a_0000, its: 0x808_0000 },
+  pci: { ecam: { base: 0x3f00_0000, size: 0x100_0000 }, mmio32: { base: 0x1000_0000, size: 0x2eff_0000 }, intx: 3 },
+};
+
 const summaryOf = (text: string): Record<string, unknown> => JSON.parse(text.trimEnd().split('\n').at(-1) as string);
 
 describe('belfry', () => {
@@ -100,6 +109,36 @@ describe('belfry', () => {
     expect(result.stderr).toBe('');
   });
 
+  it('says in a sentence that its output has no room', () => {
+    const result = spawnSync('bash', ['-c', `${process.execPath} ${main} ring > /dev/full`], { encoding: 'utf8' });
+    expect(result.status).toBe(1);
+    expect(result.stderr).toMatch(/^belfry: standard output: ENOSPC.*\n$/);
+  });
+
+  it('several messages of MSI on x86, which a device numbers in the low bits of its data', () => {
+    const args = ['ring', '--host', 'x86', '--device', 'bell,msi=32', '--vectors', '32', '--count', '320', '--json'];
+    const { status, out } = belfry(...args);
+    expect(status).toBe(0);
+    expect(summaryOf(out)).toMatchObject({ sent: 320, delivered: 320, outOfOrder: 0, granted: 32 });
+  });
+
+  it('tells which memory of the guest no DMA reaches', () => {
+    const ram = [{ base: 0, size: 0x1000_0000 }];
+    const interrupts = {
+      ...armGuest.interrupts,
+      distributor: 2 ** 30,
+      redistributors: 2 ** 30 + 0xa_0000,
+      its: 2 ** 31,
+    };
+    const { status, out } = belfry(
+      'ring',
+      '--guest',
+      file('window.json', JSON.stringify({ ...armGuest, ram, interrupts })),
+    );
+    expect(status).toBe(0);
+    expect(out).toContain('but not 0x0800_0000-0x080f_ffff');
+  });
+
   it('runs without koffi or any other native module', () => {
     const probe = file(
       'loaded.mjs',
@@ -132,6 +171,7 @@ describe('a command line that is wrong: status 2, the option named, no stack tra
     [['ring', '--doorbell', 'somewhere'], '--doorbell'],
     [['ring', '--doorbell', '0x'], '--doorbell'],
     [['ring', '--doorbell', '0x10000000000000000'], '--doorbell'],
+    [['ring', '--device', 'bell,msi=8', '--vectors', '7'], '--vectors'],
     [['ring', '--device', 'bell,msix=2049'], 'msix'],
     [['ring', '--device', 'bell,msix'], 'msix'],
     [['ring', '--device', 'bell,colour=red'], 'colour'],
@@ -148,7 +188,7 @@ describe('a command line that is wrong: status 2, the option named, no stack tra
 describe('what the command line names is wrong: status 1 or 2, the field named, no stack trace', () => {
   it.each([
     [['--host', join(scratch, 'absent.json')], 'absent.json'],
-    [['--host', file('empty.json', '')], 'file'],
+    [['--host', file('empty.json', '')], 'empty.json: file'],
     [['--host', file('array.json', '[]')], 'machine'],
     [['--host', file('pages.json', '{"name":"x","architecture":"arm64","pageSize":8192}')], 'pageSize'],
     [['--host', file('binary.json', new Uint8Array([0, 255, 254, 1, 2]))], 'file'],
@@ -157,12 +197,16 @@ describe('what the command line names is wrong: status 1 or 2, the field named, 
     [['--device', file('short', new Uint8Array(17))], 'short'],
     [['--device', file('lspci.txt', '00:01.0 Class 0200: x\n00: zz zz\n')], 'lspci.txt'],
     [['--guest', join(scratch, 'no-guest.json')], 'no-guest.json'],
-    [['--guest', file('guest.json', '{"ram": 5}')], 'ram'],
+    [['--guest', file('guest.json', '{"ram": 5}')], 'guest.json: '],
     [['--doorbell', '0xffffffffffffffff'], 'iova'],
     [['--doorbell', '0xfffffffffffff000'], 'iova'],
     [['--doorbell', '0x40000000'], 'doorbell: EADDRINUSE'],
     [['--trace', join(scratch, 'no-such-folder', 'trace.json')], 'no-such-folder'],
+    [['--trace', '/dev/full'], '--trace /dev/full: ENOSPC'],
     [['--host', 'arm-v2m'], 'allow_unsafe_interrupts'],
+    [['--host', 'x86', '--vectors', '2048'], '828 free vectors'],
+    [['--host', 'x86', '--guest', file('arm.json', JSON.stringify(armGuest))], 'architecture'],
+    [['--guest', file('small.json', JSON.stringify({ ...armGuest, ram: [{ base: 0x4000_0000, size: 4096 }] }))], 'RAM'],
     [['--host', scratch], scratch],
   ])('%j', (args, named) => {
     const { status, err, out } = belfry('ring', ...args);

@@ -11,7 +11,8 @@ const [first, ...rest] = process.argv.slice(2);
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit();
-    throw error;
+    if (stream === process.stdout) process.stderr.write(`belfry: standard output: ${error.message}\n`);
+    process.exit(1);
   });
 }
 
@@ -59,6 +60,6 @@ async function dispatch(): Promise<number> {
 
 /** What a user did wrong in a file or a set-up: told in a sentence, without a stack trace. */
 function isPlainProblem(error: unknown): error is Error {
-  const names = new Set(['MachineError', 'CaptureError', 'VfioError', 'GuestMapError', 'ProblemError']);
+  const names = new Set(['MachineError', 'CaptureError', 'VfioError', 'GuestMapError', 'GuestError', 'ProblemError']);
   return error instanceof Error && names.has(error.name);
 }

@@ -1,6 +1,7 @@
 /** A guest's software for its local APIC and I/O APIC (Intel SDM volume 3, chapter 12). */
 import type { GuestCpu } from '../ports/guest.ts';
 import type { GuestController, GuestInterrupt } from './guest-controller.ts';
+import { GuestError } from './guest-error.ts';
 
 const LAPIC = 0xfee0_0000;
 const IOAPIC = 0xfec0_0000;
@@ -8,6 +9,7 @@ const TPR = 0x80;
 const SVR = 0xf0;
 const FIRST_VECTOR = 0x30;
 const LAST_VECTOR = 0xfe;
+const VECTORS = LAST_VECTOR - FIRST_VECTOR + 1;
 const LEVEL = 1 << 15;
 
 /** The local APICs of all CPUs: interrupts go to the CPU with the most free vectors. */
@@ -26,11 +28,17 @@ export class GuestApics implements GuestController {
     }
   }
 
-  allocateMsis(_device: number, count: number): readonly GuestInterrupt[] {
-    return Array.from({ length: count }, () => {
-      const { cpu, vector } = this.#vector();
-      return { intid: vector, cpu, message: { address: LAPIC + cpu * 0x1000, data: vector } };
-    });
+  allocateMsis(_device: number, count: number, together = false): readonly GuestInterrupt[] {
+    const free = this.#taken.reduce((sum, taken) => sum + VECTORS - taken.size, 0);
+    if (count > free) {
+      throw new GuestError(`the guest's ${this.#cpus.length} CPUs have ${free} free vectors, not ${count}`);
+    }
+    const places = together ? this.#block(count) : Array.from({ length: count }, () => this.#vector());
+    return places.map(({ cpu, vector }) => ({
+      intid: vector,
+      cpu,
+      message: { address: LAPIC + cpu * 0x1000, data: vector },
+    }));
   }
 
   freeMsis(_device: number, interrupts: readonly GuestInterrupt[]): void {
@@ -58,8 +66,20 @@ export class GuestApics implements GuestController {
       taken.add(vector);
       return { cpu, vector };
     }
-    throw new RangeError(
-      `no CPU of the guest has a free vector: ${sizes.length} CPUs have ${LAST_VECTOR - FIRST_VECTOR + 1} each`,
-    );
+    throw new GuestError(`no CPU of the guest has a free vector: ${sizes.length} CPUs have ${VECTORS} each`);
+  }
+
+  /** Vectors that follow each other on one CPU, from an aligned one: the device puts its message's number into the low bits of its data. */
+  #block(count: number): { cpu: number; vector: number }[] {
+    const size = 2 ** Math.ceil(Math.log2(count));
+    for (const [cpu, taken] of this.#taken.entries()) {
+      for (let first = Math.ceil(FIRST_VECTOR / size) * size; first + count - 1 <= LAST_VECTOR; first += size) {
+        const block = Array.from({ length: count }, (_, i) => first + i);
+        if (block.some((vector) => taken.has(vector))) continue;
+        for (const vector of block) taken.add(vector);
+        return block.map((vector) => ({ cpu, vector }));
+      }
+    }
+    throw new GuestError(`no CPU of the guest has ${count} free vectors in a row`);
   }
 }

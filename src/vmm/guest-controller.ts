@@ -13,8 +13,12 @@ export interface GuestInterrupt {
 }
 
 export interface GuestController {
-  /** `count` MSIs for a device (its requester id in the guest). @throws RangeError when the controller has no more */
-  allocateMsis(device: number, count: number): readonly GuestInterrupt[];
+  /**
+   * `count` MSIs for a device (its requester id in the guest).
+   * @param together they follow each other from an aligned one, on one CPU: several messages of plain MSI
+   * @throws GuestError when the controller has no more
+   */
+  allocateMsis(device: number, count: number, together?: boolean): readonly GuestInterrupt[];
   freeMsis(device: number, interrupts: readonly GuestInterrupt[]): void;
   /** Enables a line, level triggered. @returns the CPU, and the identifier that it will acknowledge */
   enableLine(gsi: number): { readonly cpu: number; readonly intid: number };

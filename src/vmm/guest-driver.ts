@@ -6,6 +6,7 @@ import { MSIX_BAR_MASK, Msix, MsixEntry, MsixFlags, msixVectors } from '../arch/
 import type { GuestCpu } from '../ports/guest.ts';
 import type { AssignedDevice } from './assigned-device.ts';
 import { type GuestController, type GuestInterrupt, servingCpus, startController } from './guest-controller.ts';
+import { GuestError } from './guest-error.ts';
 import type { VirtualMachine } from './vm.ts';
 
 const NOTHING = 1023;
@@ -67,7 +68,7 @@ export class GuestDriver {
     this.vm.configWrite(guestId, Header.COMMAND, 2, command | Command.MEMORY | Command.BUS_MASTER);
   }
 
-  /** The first `count` MSI-X vectors, unmasked. @throws RangeError for more than the device has */
+  /** The first `count` MSI-X vectors, unmasked. @throws RangeError for more than the device has; GuestError for more than the guest's controller has */
   enableMsix(device: AssignedDevice, count: number, handler: GuestHandler | null = null): GuestVectors {
     const { guestId } = device;
     const capability = this.capability(guestId, CapabilityId.MSIX);
@@ -102,7 +103,7 @@ export class GuestDriver {
     const capability = this.capability(guestId, CapabilityId.MSI);
     const flags = this.vm.configRead(guestId, capability + Msi.FLAGS, 2);
     this.enableDevice(device);
-    const interrupts = this.controller.allocateMsis(guestId, count);
+    const interrupts = this.controller.allocateMsis(guestId, count, true);
     const { address, data } = interrupts[0].message;
     this.vm.configWrite(guestId, capability + Msi.ADDRESS_LO, 4, address >>> 0);
     if ((flags & MsiFlags.ADDRESS_64) !== 0) {
@@ -164,7 +165,7 @@ export class GuestDriver {
   private claim(interrupts: readonly GuestInterrupt[], handler: GuestHandler | null): readonly number[] {
     return interrupts.map(({ cpu, intid }, vector) => {
       const slot = this.freeSlots.pop() ?? this.handlers.length;
-      if (slot >= this.counts.length) throw new RangeError(`the guest serves at most ${this.counts.length} interrupts`);
+      if (slot >= this.counts.length) throw new GuestError(`the guest serves at most ${this.counts.length} interrupts`);
       this.handlers[slot] = handler;
       this.vectorOfSlot[slot] = vector;
       this.counts[slot] = 0;

@@ -12,6 +12,7 @@ import {
 import { V2M_MSI_SETSPI_NS, V2M_MSI_TYPER, v2mTypeBase, v2mTypeCount } from '../arch/gic/v2m.ts';
 import type { GuestCpu } from '../ports/guest.ts';
 import type { GuestController, GuestInterrupt } from './guest-controller.ts';
+import { GuestError } from './guest-error.ts';
 import { GuestIts } from './guest-its.ts';
 import type { GuestGic as GicMap } from './guest-map.ts';
 import type { VirtualMachine } from './vm.ts';
@@ -38,7 +39,7 @@ export class GuestGic implements GuestController {
   allocateMsis(device: number, count: number): readonly GuestInterrupt[] {
     if (this.#its !== null) return this.#its.allocate(device, count);
     const frame = this.#map.v2m;
-    if (frame === undefined) throw new RangeError('the guest has neither an ITS nor a GICv2m frame');
+    if (frame === undefined) throw new GuestError('the guest has neither an ITS nor a GICv2m frame');
     return this.#spiBlock(count).map((intid) => {
       this.#enable(intid, false);
       return { cpu: this.#index, intid, message: { address: frame.base + V2M_MSI_SETSPI_NS, data: intid } };
@@ -66,7 +67,7 @@ export class GuestGic implements GuestController {
       for (const intid of block) this.#spis.add(intid);
       return block;
     }
-    throw new RangeError(`the guest's GICv2m frame has no ${count} free SPIs`);
+    throw new GuestError(`the guest's GICv2m frame has no ${count} free SPIs`);
   }
 
   #enable(intid: number, level: boolean): void {

@@ -35,6 +35,7 @@ import {
 } from '../arch/gic/redistributor.ts';
 import type { GuestCpu } from '../ports/guest.ts';
 import type { GuestInterrupt } from './guest-controller.ts';
+import { GuestError } from './guest-error.ts';
 import type { GuestGic as GicMap } from './guest-map.ts';
 import type { VirtualMachine } from './vm.ts';
 
@@ -144,7 +145,7 @@ export class GuestIts {
       this.#next = LPI_FIRST;
       while (this.#taken.has(this.#next)) this.#next++;
     }
-    if (this.#next >= 2 ** ID_BITS) throw new RangeError('the guest has no free LPI');
+    if (this.#next >= 2 ** ID_BITS) throw new GuestError('the guest has no free LPI');
     this.#taken.add(this.#next);
     return this.#next;
   }
@@ -180,7 +181,7 @@ export class GuestIts {
   #memory(gpa: number, length: number): Uint8Array {
     const bytes = this.#vm.memory(gpa, length);
     if (bytes === null)
-      throw new RangeError(`the guest's RAM is too small for its ITS: nothing at 0x${gpa.toString(16)}`);
+      throw new GuestError(`the guest's RAM is too small for its ITS: nothing at 0x${gpa.toString(16)}`);
     return bytes;
   }
 }

@@ -13,6 +13,7 @@ export {
 export { GsiRoutes, type RawMessage } from './gsi-routes.ts';
 export { type GuestController, type GuestInterrupt, startController } from './guest-controller.ts';
 export { GuestDriver, type GuestHandler, type GuestVectors } from './guest-driver.ts';
+export { GuestError } from './guest-error.ts';
 export {
   type GuestApic,
   type GuestGic,

@@ -1,6 +1,4 @@
 /** `belfry ring`: the run with the doorbell, and the same without it. */
-import { createWriteStream, type WriteStream, writeFileSync } from 'node:fs';
-import { ProblemError } from '../usage.ts';
 import { version } from '../version.ts';
 import { HopList } from './hop-list.ts';
 import { type DoorbellOption, parseRingOptions, type RingOptions } from './options.ts';
@@ -9,7 +7,7 @@ import type { Report } from './report.ts';
 import { JsonReport } from './report-json.ts';
 import { TextReport } from './report-text.ts';
 import { lossesOf, RingSession, type Totals } from './session.ts';
-import { startTrace } from './trace-file.ts';
+import { openTrace } from './trace-file.ts';
 
 /** Interrupts between two looks at the clock. */
 const BATCH = 20_000;
@@ -31,7 +29,7 @@ function mainRun(options: RingOptions, report: Report): number {
   const session = new RingSession(options, options.doorbell);
   report.setUp(session);
   const count = options.count ?? session.granted;
-  const trace = options.trace === null ? null : openTrace(options.trace, session);
+  const trace = options.trace === null ? null : openTrace(options.trace, session.host.machine.clock);
   const hops = new HopList();
   const { tap } = session.host.machine;
   tap.observer = trace === null ? hops : trace.with(hops);
@@ -48,7 +46,7 @@ function mainRun(options: RingOptions, report: Report): number {
   tap.observer = null;
   const seconds = sendRest(session, count - sent, sent, count, options);
   const totals = session.totals();
-  report.totals(session, totals, seconds);
+  report.totals(session, totals, { sent: count - sent, seconds });
   session.close();
   return statusOf(options, totals);
 }
@@ -88,14 +86,4 @@ function statusOf(options: RingOptions, totals: Totals): number {
   const accounted = totals.delivered + totals.coalesced + totals.pending;
   if (accounted !== totals.sent) return 1;
   return options.acknowledge && totals.delivered !== totals.sent ? 1 : 0;
-}
-
-function openTrace(path: string, session: RingSession): ReturnType<typeof startTrace> {
-  try {
-    writeFileSync(path, '');
-  } catch (error) {
-    throw new ProblemError(`--trace ${path}: ${(error as Error).message}`);
-  }
-  const stream: WriteStream = createWriteStream(path);
-  return startTrace(stream, session.host.machine.clock);
 }

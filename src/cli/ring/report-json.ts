@@ -4,7 +4,7 @@ import type { Hop } from '../../ports/tap.ts';
 import { hopObject } from '../../trace/index.ts';
 import { deviceTitle } from './describe.ts';
 import type { HopList } from './hop-list.ts';
-import type { Report } from './report.ts';
+import type { Report, Timed } from './report.ts';
 import type { RingSession, Totals } from './session.ts';
 import { doorbells, guestMessages, hardwareMessages, type Message } from './vector-table.ts';
 
@@ -31,6 +31,7 @@ export class JsonReport implements Report {
       interrupts: kind,
       vectors: { requested, granted },
       doorbell: { rule: doorbell.rule, iova, why: doorbell.why },
+      unreachable: assignment.unreachable.map(({ base, size }) => ({ base: hexPlain(base), size: hexPlain(size) })),
       warnings: assignment.device.warnings,
     });
     const guest = guestMessages(session, LISTED);
@@ -49,7 +50,7 @@ export class JsonReport implements Report {
     this.hops('doorbell', hops);
   }
 
-  totals(session: RingSession, totals: Totals, seconds: number): void {
+  totals(session: RingSession, totals: Totals, { sent, seconds }: Timed): void {
     const mapped = doorbells(session).map(({ iova, pa, users }) => ({ iova: hexPlain(iova), pa: hexPlain(pa), users }));
     const { requested, granted } = session;
     this.summary = {
@@ -58,7 +59,7 @@ export class JsonReport implements Report {
       granted,
       rule: session.assignment.doorbell.rule,
       doorbells: mapped,
-      seconds,
+      timed: { sent, seconds },
     };
   }
 

@@ -4,7 +4,7 @@ import type { Hop } from '../../ports/tap.ts';
 import { deviceTitle, machineTitle, plural, span } from './describe.ts';
 import { hopLines } from './hop-lines.ts';
 import type { HopList } from './hop-list.ts';
-import type { Report } from './report.ts';
+import type { Report, Timed } from './report.ts';
 import type { RingSession, Totals } from './session.ts';
 import { doorbells, guestMessages, hardwareMessages } from './vector-table.ts';
 
@@ -22,6 +22,7 @@ export class TextReport implements Report {
 
   setUp(session: RingSession): void {
     const { host, assignment, map, granted, requested, kind } = session;
+    const { unreachable } = assignment;
     const { spec } = host.machine;
     this.line(`belfry ${this.version}: simulated host ${spec.name}, ${machineTitle(spec)}; VFIO as in Linux 7.2`);
     this.line('');
@@ -31,11 +32,15 @@ export class TextReport implements Report {
     for (const { start, end, type } of group.reservedRegions) this.row('reserved', `${span(start, end)}  ${type}`);
     const ram = map.ram.map(({ base, size }) => span(base, base + size - 1)).join(', ');
     this.row('guest', `${map.name}: RAM ${ram}, mapped for DMA 1:1`);
+    for (const { base, size } of unreachable)
+      this.row('', `but not ${span(base, base + size - 1)}: no DMA reaches this memory of the guest`);
     this.doorbellRows(session);
     const short =
-      granted < requested
-        ? ` of ${requested}: SET_IRQS answered ${granted}, the positive count of what the host has`
-        : '';
+      granted === 0
+        ? ` of ${requested}: SET_IRQS was refused;`
+        : granted < requested
+          ? ` of ${requested}: SET_IRQS answered ${granted}, the positive count of what the host has;`
+          : '';
     this.row(
       'vectors',
       `${granted}${short} ${kind === 'msix' ? 'MSI-X' : 'MSI'}, with ${plural(granted, 'eventfd')}, ${plural(granted, 'route')} and ${plural(granted, 'irqfd')}`,
@@ -50,7 +55,7 @@ export class TextReport implements Report {
     this.hops(hops);
   }
 
-  totals(_session: RingSession, totals: Totals, seconds: number): void {
+  totals(_session: RingSession, totals: Totals, { sent, seconds }: Timed): void {
     this.line('');
     const parts = [`${plural(totals.sent, 'interrupt')} sent`, `${totals.delivered.toLocaleString('en')} delivered`];
     if (totals.coalesced > 0) parts.push(`${totals.coalesced.toLocaleString('en')} coalesced`);
@@ -59,7 +64,7 @@ export class TextReport implements Report {
       parts.push(`${count.toLocaleString('en')} lost (${reason})`);
     if (totals.outOfOrder > 0) parts.push(`${totals.outOfOrder.toLocaleString('en')} out of order`);
     if (totals.faults > 0) parts.push(faultsText(totals));
-    const rate = seconds > 0.02 ? `, ${Math.round(totals.sent / seconds).toLocaleString('en')} interrupts/s` : '';
+    const rate = seconds > 0.02 ? `, ${Math.round(sent / seconds).toLocaleString('en')} interrupts/s` : '';
     this.line(`${parts.join(', ')}${rate}`);
   }
 
@@ -76,7 +81,7 @@ export class TextReport implements Report {
       this.row(outcome.record.name, `${hex(first, 16)}  ${hex(second, 16)}`);
       this.row('', `${hex(third, 16)}  ${hex(fourth, 16)}`);
     }
-    this.totals(session, totals, 0);
+    this.totals(session, totals, { sent: 0, seconds: 0 });
     if (outcome?.kind === 'bypass')
       this.line('On this platform nothing is missing: the IOMMU lets the MSI range pass, so no doorbell is needed.');
   }

@@ -118,7 +118,10 @@ export class RingSession {
         `--vectors: ${this.name} has ${count} ${this.kind === 'msix' ? 'MSI-X' : 'MSI'} vectors, not ${wanted}`,
         'ring',
       );
-    return this.kind === 'msix' ? wanted : 2 ** Math.floor(Math.log2(wanted));
+    if (this.kind === 'msix' || Number.isInteger(Math.log2(wanted))) return wanted;
+    if (options.vectors !== null)
+      throw new UsageError(`--vectors: MSI has 1, 2, 4, 8, 16 or 32 vectors, not ${wanted}`, 'ring');
+    return 2 ** Math.floor(Math.log2(wanted));
   }
 
   private enable(): GuestVectors {

@@ -3,12 +3,12 @@ import { readFileSync } from 'node:fs';
 import { loadDevice } from '../../devices/capture-files.ts';
 import type { DeviceOptions } from '../../devices/options.ts';
 import { bootLinux, type Host } from '../../kernel/boot/boot.ts';
-import { parseMachine } from '../../machine/define.ts';
+import { MachineError, parseMachine } from '../../machine/define.ts';
 import { Machine } from '../../machine/machine.ts';
 import { isPreset, PRESET_DEVICE, preset, presetNames } from '../../machine/presets.ts';
 import type { MachineSpec, SlotSpec } from '../../machine/spec.ts';
 import { hex } from '../../ports/address.ts';
-import { type DoorbellPolicy, type GuestMap, parseGuestMap, q35Map, virtMap } from '../../vmm/index.ts';
+import { type DoorbellPolicy, type GuestMap, GuestMapError, parseGuestMap, q35Map, virtMap } from '../../vmm/index.ts';
 import { captureFiles } from '../capture-files.ts';
 import { ProblemError, UsageError } from '../usage.ts';
 import { type DoorbellOption, type RingOptions, representable } from './options.ts';
@@ -36,7 +36,11 @@ export function passedThrough(host: Host): string {
 
 export function guestMap(options: RingOptions, architecture: 'arm64' | 'x86'): GuestMap {
   if (options.guest === null) return architecture === 'x86' ? q35Map() : virtMap();
-  return parseGuestMap(readText(options.guest, '--guest'));
+  const map = inFile('--guest', options.guest, parseGuestMap);
+  if (map.architecture === architecture) return map;
+  throw new ProblemError(
+    `--guest ${options.guest}: architecture: ${map.architecture}, but the host is ${architecture}, and KVM runs no other`,
+  );
 }
 
 /** @throws ProblemError for an address beyond what any IOMMU translates. */
@@ -47,7 +51,7 @@ export function vmmPolicy(option: DoorbellOption): DoorbellPolicy {
 }
 
 function machineSpec(options: RingOptions): MachineSpec {
-  const spec = isPreset(options.host) ? preset(options.host) : parseMachine(readText(options.host, '--host'));
+  const spec = isPreset(options.host) ? preset(options.host) : inFile('--host', options.host, parseMachine);
   if (options.device === null && !isPreset(options.host)) return spec;
   return withDevice(spec, deviceSlot(options));
 }
@@ -91,12 +95,26 @@ function asUsage<T>(options: RingOptions, make: () => T): T {
   } catch (error) {
     if (!(error instanceof RangeError)) {
       if (error instanceof Error && error.name === 'CaptureError')
-        throw new ProblemError(`--device ${options.device ?? ''}: ${error.message}`);
+        throw new ProblemError(
+          `${options.device === null ? `--host ${options.host}` : `--device ${options.device}`}: ${error.message}`,
+        );
       throw error;
     }
     throw options.device === null
-      ? new ProblemError(`--host: ${error.message}`)
+      ? new ProblemError(`--host ${options.host}: ${error.message}`)
       : new UsageError(`--device: ${error.message}`, 'ring');
+  }
+}
+
+/** What a file holds; the parser's complaint names the field, this the file. */
+function inFile<T>(option: string, path: string, parse: (text: string) => T): T {
+  const text = readText(path, option);
+  try {
+    return parse(text);
+  } catch (error) {
+    if (error instanceof MachineError || error instanceof GuestMapError)
+      throw new ProblemError(`${option} ${path}: ${error.message}`);
+    throw error;
   }
 }
 

@@ -1,23 +1,49 @@
 /** `--trace FILE`: Chrome trace JSON of the first interrupts. */
-import type { WriteStream } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import type { HopObserver } from '../../ports/tap.ts';
 import type { Clock } from '../../ports/work.ts';
 import { ChromeTrace, teeObservers } from '../../trace/index.ts';
+import { ProblemError } from '../usage.ts';
+
+/** Characters that are gathered for one write. */
+const CHUNK = 1 << 16;
 
 export interface TraceFile {
   readonly alone: HopObserver;
   with(other: HopObserver): HopObserver;
+  /** @throws ProblemError as every hop does when the file cannot be written */
   end(): void;
 }
 
-export function startTrace(stream: WriteStream, clock: Clock): TraceFile {
-  const trace = new ChromeTrace((text) => void stream.write(text), { now: () => clock.now() });
+/** @throws ProblemError when the file cannot be made */
+export function openTrace(path: string, clock: Clock): TraceFile {
+  const guarded = <T>(act: () => T): T => {
+    try {
+      return act();
+    } catch (error) {
+      throw new ProblemError(`--trace ${path}: ${(error as Error).message}`);
+    }
+  };
+  const file = guarded(() => openSync(path, 'w'));
+  let waiting = '';
+  const flush = (): void => {
+    for (let bytes = Buffer.from(waiting); bytes.length > 0; ) {
+      bytes = bytes.subarray(guarded(() => writeSync(file, bytes)));
+    }
+    waiting = '';
+  };
+  const write = (text: string): void => {
+    waiting += text;
+    if (waiting.length >= CHUNK) flush();
+  };
+  const trace = new ChromeTrace(write, { now: () => clock.now() });
   return {
     alone: trace,
     with: (other) => teeObservers(trace, other) ?? trace,
     end: () => {
       trace.end();
-      stream.end();
+      flush();
+      guarded(() => closeSync(file));
     },
   };
 }
