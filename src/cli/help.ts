@@ -5,6 +5,7 @@ const GENERAL = `NAME
 
 SYNOPSIS
     belfry [ring] [options]
+    belfry exec [options] -- PROGRAM [ARGUMENT...]
     belfry help [command] | --help | --version
 
 DESCRIPTION
@@ -14,6 +15,7 @@ DESCRIPTION
 COMMANDS
     ring    Pass a device through, ring its vectors, show every hop, then do the same
             without the doorbell. The default.
+    exec    Run an unmodified VFIO program on the simulated host.
 
 EXIT STATUS
     0   everything sent was delivered
@@ -79,7 +81,45 @@ EXAMPLES
     belfry ring --host x86 --vectors 512 --count 1000000
 `;
 
-const PAGES: Readonly<Record<string, string>> = { ring: RING };
+const EXEC = `NAME
+    belfry exec - run an unmodified VFIO program on a simulated host
+
+SYNOPSIS
+    belfry exec [--host PRESET|FILE] [--device NAME[,OPTION=VALUE...]]... [--abi linux-7.2|belfry]
+                [--allow-unsafe-interrupts] [--explain] [--json] [--quiet] -- PROGRAM [ARGUMENT...]
+
+DESCRIPTION
+    Starts the program, dynamically or statically linked, and answers its system calls on
+    /dev/vfio, /sys/bus/pci, /sys/kernel/iommu_groups and their like from a simulated Linux;
+    all other calls go to the real kernel. Needs Linux 5.9 and the optional package koffi; no
+    root, no kernel module, no preloaded library. docs/exec.md says what works.
+
+OPTIONS
+    --host PRESET|FILE
+        arm-its (default), arm-v2m, x86, or a JSON host file.
+    --device NAME[,OPTION=VALUE...]
+        A device as for ring. Given again, the next one is at 0000:02:00.0, and so on.
+    --abi linux-7.2|belfry
+        What the VFIO ABI speaks: Linux 7.2's alone (default), or with the doorbell request.
+    --allow-unsafe-interrupts
+        vfio_iommu_type1.allow_unsafe_interrupts=1.
+    --explain
+        Says on standard error why each refused call was refused.
+    --json
+        What belfry itself says is one JSON object a line, the last {"kind":"summary", ...}.
+    --quiet
+        No last line.
+
+EXIT STATUS
+    The program's own. 127: it was not found; 126: it cannot be executed; 1: programs cannot be
+    run here; 2: usage.
+
+EXAMPLES
+    belfry exec -- ls -l /dev/vfio /sys/kernel/iommu_groups
+    belfry exec --host x86 --device edu --explain -- ./my-driver 0000:01:00.0
+`;
+
+const PAGES: Readonly<Record<string, string>> = { ring: RING, exec: EXEC };
 
 export const isCommand = (name: string): boolean => Object.hasOwn(PAGES, name);
 
@@ -87,4 +127,9 @@ export const helpText = (command?: string): string => (command === undefined ? G
 
 /** The line that follows a usage error. */
 export const usageLine = (command = 'ring'): string =>
+  command === 'exec'
+    ? 'usage: belfry exec [options] -- PROGRAM [ARGUMENT...]; see belfry help exec'
+    : ringUsage(command);
+
+const ringUsage = (command: string): string =>
   `usage: belfry ring [--host PRESET|FILE] [--device NAME|CAPTURE] [--doorbell auto|window|none|0xIOVA] …; see belfry help ${command}`;

@@ -50,9 +50,15 @@ async function dispatch(): Promise<number> {
   const command = named ? first : 'ring';
   if (!isCommand(command)) throw new UsageError(`no command is called ${JSON.stringify(command)}`);
   const args = named ? rest : process.argv.slice(2);
-  if (args.includes('--help') || args.includes('-h')) {
+  // What follows -- belongs to the program that exec runs.
+  const own = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
+  if (own.includes('--help') || own.includes('-h')) {
     process.stdout.write(helpText(command));
     return 0;
+  }
+  if (command === 'exec') {
+    const { exec } = await import('./exec/command.ts');
+    return exec(args);
   }
   const { ring } = await import('./ring/command.ts');
   return ring(args);

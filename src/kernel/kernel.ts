@@ -31,7 +31,12 @@ export class SimKernel {
 
   /** A process whose memory is somebody else's (a foreign program, a vfio-user peer). */
   adopt<Memory extends OwnedMemory>(memory: Memory, options: ProcessOptions = {}): SimProcess<Memory> {
-    const process = new SimProcess(this.nextPid, memory, this.context.refusals, options);
+    return this.enrol((pid) => new SimProcess(pid, memory, this.context.refusals, options));
+  }
+
+  /** A process that its owner makes, with descriptors of its own kind. */
+  enrol<Kind extends SimProcess>(make: (pid: number) => Kind): Kind {
+    const process = make(this.nextPid);
     this.nextPid += 1;
     this.processes.set(process.pid, process);
     return process;

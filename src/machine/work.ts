@@ -83,6 +83,11 @@ export class SimClock implements Clock {
     return this.time;
   }
 
+  /** When the first alarm rings; Infinity without one. */
+  get next(): number {
+    return this.alarms[0]?.at ?? Infinity;
+  }
+
   after(delay: number, job: Job): () => void {
     if (!(delay >= 0)) throw new RangeError(`delay: expected 0 or more nanoseconds, got ${delay}`);
     const alarm: Alarm = { at: this.time + delay, job };

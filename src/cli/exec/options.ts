@@ -1,0 +1,81 @@
+/** The command line of `belfry exec`. */
+import { parseArgs } from 'node:util';
+import type { DeviceOptions } from '../../devices/index.ts';
+import { UsageError } from '../usage.ts';
+
+export interface DeviceChoice {
+  /** A model's name, a capture's, or a file's. */
+  readonly name: string;
+  readonly options: DeviceOptions;
+}
+
+export interface ExecOptions {
+  /** A preset's name or a host file. */
+  readonly host: string;
+  readonly abi: 'linux-7.2' | 'belfry';
+  /** Empty: the host's own. */
+  readonly devices: readonly DeviceChoice[];
+  readonly allowUnsafeInterrupts: boolean;
+  readonly explain: boolean;
+  readonly json: boolean;
+  readonly quiet: boolean;
+  readonly argv: readonly string[];
+}
+
+const TABLE = {
+  host: { type: 'string' },
+  abi: { type: 'string' },
+  device: { type: 'string', multiple: true },
+  'allow-unsafe-interrupts': { type: 'boolean' },
+  explain: { type: 'boolean' },
+  json: { type: 'boolean' },
+  quiet: { type: 'boolean' },
+} as const;
+
+/** @throws UsageError */
+export function parseExecOptions(args: readonly string[]): ExecOptions {
+  const end = args.indexOf('--');
+  const own = end < 0 ? args : args.slice(0, end);
+  const argv = end < 0 ? [] : args.slice(end + 1);
+  const values = parse(own);
+  if (argv.length === 0) throw new UsageError('exec: expected -- and a program to run', 'exec');
+  const abi = values.abi ?? 'linux-7.2';
+  if (abi !== 'linux-7.2' && abi !== 'belfry')
+    throw new UsageError(`--abi: expected linux-7.2 or belfry, got ${JSON.stringify(abi)}`, 'exec');
+  return {
+    host: values.host ?? 'arm-its',
+    abi,
+    devices: (values.device ?? []).map(deviceChoice),
+    allowUnsafeInterrupts: values['allow-unsafe-interrupts'] ?? false,
+    explain: values.explain ?? false,
+    json: values.json ?? false,
+    quiet: values.quiet ?? false,
+    argv,
+  };
+}
+
+function parse(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: TABLE, strict: true }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message.split('. ')[0] ?? '', 'exec');
+  }
+}
+
+/** `bell,msix=16`. */
+function deviceChoice(text: string): DeviceChoice {
+  const [name = '', ...pairs] = text.split(',');
+  const options: Record<string, number | string | boolean> = {};
+  for (const pair of pairs) {
+    const [key = '', value] = pair.split('=');
+    if (key === '' || value === undefined)
+      throw new UsageError(`--device: expected option=value behind ${name}, got ${JSON.stringify(pair)}`, 'exec');
+    options[key] = optionValue(value);
+  }
+  return { name, options };
+}
+
+function optionValue(text: string): number | string | boolean {
+  if (text === 'true' || text === 'false') return text === 'true';
+  return /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : text;
+}

@@ -1,0 +1,190 @@
+/** System calls on descriptors that stand for simulated files. */
+import type { SeccompListener } from '../libc/seccomp.ts';
+import { ERRNO } from '../uapi/errno.ts';
+import { IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE } from '../uapi/iommufd.ts';
+import {
+  VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_IOMMU_MAP_DMA,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  vfio_region_info,
+} from '../uapi/vfio.ts';
+import type { ForeignProcess } from './foreign-process.ts';
+import { type Handler, PROCEED } from './handler.ts';
+import type { CallName } from './numbers.ts';
+import type { OpenFile } from './open-files.ts';
+import type { Session } from './session.ts';
+import { factsOf, statBytes } from './stat.ts';
+
+/** Requests that look at what the process may lock, or at its capabilities. */
+const ACCOUNTED = new Set([VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE, 0x3ba0]);
+const PROT_WRITE = 2;
+const SEEK_SET = 0;
+const SEEK_CUR = 1;
+const F_DUPFD_CLOEXEC = 1030;
+/** What one call moves at most here; a shorter result is in order for read and write. */
+const MOST = 2 ** 20;
+
+export function fileCalls(session: Session): Partial<Record<CallName, Handler>> {
+  const calls = new FileCalls(session);
+  return {
+    ioctl: (call) => calls.ioctl(call),
+    read: (call) => calls.transfer(call, 'read', null),
+    write: (call) => calls.transfer(call, 'write', null),
+    pread64: (call) => calls.transfer(call, 'read', call.argument(3)),
+    pwrite64: (call) => calls.transfer(call, 'write', call.argument(3)),
+    readv: (call) => calls.vector(call, 'read', null),
+    writev: (call) => calls.vector(call, 'write', null),
+    preadv: (call) => calls.vector(call, 'read', call.argument(3)),
+    pwritev: (call) => calls.vector(call, 'write', call.argument(3)),
+    lseek: (call) => calls.seek(call),
+    fstat: (call) => calls.fstat(call),
+    mmap: (call) => calls.mmap(call),
+    dup: (call) => calls.duplicate(call, false),
+    fcntl: (call) => calls.duplicate(call, call.int(1) === F_DUPFD_CLOEXEC),
+    dup2: () => PROCEED,
+    dup3: () => PROCEED,
+  };
+}
+
+class FileCalls {
+  private readonly session: Session;
+
+  constructor(session: Session) {
+    this.session = session;
+  }
+
+  ioctl(call: SeccompListener): number {
+    return this.onFile(call, 0, (process, open, fd) => {
+      const request = call.int(1) >>> 0;
+      this.session.counts.ioctls += 1;
+      if (ACCOUNTED.has(request)) process.refresh();
+      this.session.closeOnExec = true;
+      const result = this.session.host.kernel.syscalls.ioctl(process, fd, request, call.wide(2));
+      if (result === 0 && request === VFIO_DEVICE_GET_REGION_INFO && open.file.kind === 'device') {
+        withoutMapping(process, call.argument(2));
+      }
+      return result;
+    });
+  }
+
+  /** `offset` null: at the file's position, which moves. */
+  transfer(call: SeccompListener, kind: 'read' | 'write', offset: number | null): number {
+    return this.onFile(call, 0, (process, open, fd) =>
+      this.move(process, open, fd, kind, call.argument(1), call.argument(2), offset),
+    );
+  }
+
+  /** struct iovec: base@0, length@8. */
+  vector(call: SeccompListener, kind: 'read' | 'write', offset: number | null): number {
+    return this.onFile(call, 0, (process, open, fd) => {
+      const count = Math.min(call.argument(2), 1024);
+      const bytes = new Uint8Array(16 * count);
+      if (!process.memory.copyIn(call.argument(1), bytes)) return -ERRNO.EFAULT;
+      const view = new DataView(bytes.buffer);
+      let done = 0;
+      for (let i = 0; i < count; i += 1) {
+        const length = Number(view.getBigUint64(16 * i + 8, true));
+        const at = offset === null ? null : offset + done;
+        const result = this.move(process, open, fd, kind, Number(view.getBigUint64(16 * i, true)), length, at);
+        if (result < 0) return done > 0 ? done : result;
+        done += result;
+        if (result < length) break;
+      }
+      return done;
+    });
+  }
+
+  seek(call: SeccompListener): number {
+    return this.onFile(call, 0, (_process, open) => {
+      const offset = Number(BigInt.asIntN(64, call.wide(1)));
+      const whence = call.int(2);
+      if (whence !== SEEK_SET && whence !== SEEK_CUR) return -ERRNO.EINVAL;
+      const position = whence === SEEK_SET ? offset : open.position + offset;
+      if (position < 0) return -ERRNO.EINVAL;
+      open.position = position;
+      return position;
+    });
+  }
+
+  fstat(call: SeccompListener): number {
+    return this.onFile(call, 0, (process, open) => {
+      const found = this.session.world.find(open.name, true);
+      if (found === null) return PROCEED;
+      const bytes = statBytes(factsOf(found.path, found.node));
+      return process.memory.copyOut(call.argument(1), bytes) ? 0 : -ERRNO.EFAULT;
+    });
+  }
+
+  /**
+   * The simulated kernel says whether the range may be mapped; what would then be mapped is registers or memory of a simulated device, and no
+   * mapping of a real file behaves as those do.
+   */
+  mmap(call: SeccompListener): number {
+    const { session } = this;
+    if ((call.int(3) & 0x10) !== 0) session.losing(call, call.argument(0), call.argument(1));
+    if ((call.int(3) & 0x20) !== 0) return PROCEED;
+    return this.onFile(call, 4, (process, _open, fd) => {
+      const write = (call.int(2) & PROT_WRITE) !== 0;
+      const mapping = session.host.kernel.syscalls.mapping(process, fd, call.argument(5), call.argument(1), write);
+      if (typeof mapping === 'number') return mapping;
+      mapping.close();
+      const why =
+        'BARs cannot be mapped into a program yet; use pread and pwrite, as the absent VFIO_REGION_INFO_FLAG_MMAP says';
+      return session.host.context.refusals.refuse('ENODEV', why, 'fd');
+    });
+  }
+
+  /** A copy of the descriptor that is one of the numbers which stop: dup would give a low one. */
+  duplicate(call: SeccompListener, closeOnExec: boolean): number {
+    return this.onFile(call, 0, (process, _open, fd) => {
+      const { pidfds, libc } = this.session;
+      const copy = pidfds.getfd(process.pidfd, fd);
+      if (copy < 0) return PROCEED;
+      const given = this.session.give(process, copy, closeOnExec);
+      libc.close(copy);
+      return given;
+    });
+  }
+
+  private move(
+    process: ForeignProcess,
+    open: OpenFile,
+    fd: number,
+    kind: 'read' | 'write',
+    address: number,
+    length: number,
+    offset: number | null,
+  ): number {
+    const { syscalls } = this.session.host.kernel;
+    const result = syscalls[kind](process, fd, address, Math.min(length, MOST), offset ?? open.position);
+    if (offset === null && result > 0) open.position += result;
+    return result;
+  }
+
+  /** The simulated file behind the descriptor in argument `index`; without one the call is the real kernel's. */
+  private onFile(
+    call: SeccompListener,
+    index: number,
+    body: (process: ForeignProcess, open: OpenFile, fd: number) => number,
+  ): number {
+    const fd = call.int(index);
+    const open = this.session.files.resolve(call.pid, fd);
+    if (open === null) return PROCEED;
+    const process = this.session.tracees.of(call.pid);
+    if (process === null) return -ERRNO.EBADF;
+    this.session.inHand = { fd, open };
+    const result = body(process, open, fd);
+    this.session.inHand = null;
+    return result;
+  }
+}
+
+/** A region that the simulated kernel would map is one that only pread and pwrite reach here: the program is told so. */
+function withoutMapping(process: ForeignProcess, address: number): void {
+  const at = address + vfio_region_info.offsetOf('flags');
+  const bytes = new Uint8Array(4);
+  if (!process.memory.copyIn(at, bytes)) return;
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, view.getUint32(0, true) & ~VFIO_REGION_INFO_FLAG_MMAP, true);
+  process.memory.copyOut(at, bytes);
+}

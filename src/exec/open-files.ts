@@ -1,0 +1,100 @@
+/**
+ * What a program holds in place of a simulated open file: an open memfd of its own, whose name says which file it stands for. The real kernel follows
+ * dup, fork, exec, close, passing over sockets and death; /proc shows the name behind any descriptor, and inotify tells when the last one is gone.
+ */
+import { randomBytes } from 'node:crypto';
+import { type File, fget, fput } from '../kernel/files.ts';
+import { type Libc, O_RDWR } from '../libc/index.ts';
+import { IN_CLOSE_WRITE, type Inotify } from '../libc/inotify.ts';
+import type { Links } from '../libc/links.ts';
+
+export interface OpenFile {
+  readonly id: number;
+  readonly file: File;
+  /** The path that was opened, or what the kernel calls the file. */
+  readonly name: string;
+  /** Where the next read or write without an offset happens. */
+  position: number;
+}
+
+export class OpenFiles {
+  private readonly libc: Libc;
+  private readonly inotify: Inotify;
+  private readonly links: Links;
+  private readonly mark = `belfry-${randomBytes(4).toString('hex')}:`;
+  private readonly pattern = new RegExp(`^/memfd:${this.mark}(\\d+) `);
+  private readonly byId = new Map<number, OpenFile>();
+  private readonly byWatch = new Map<number, OpenFile>();
+  private nextId = 1;
+
+  constructor(libc: Libc, inotify: Inotify, links: Links) {
+    this.libc = libc;
+    this.inotify = inotify;
+    this.links = links;
+  }
+
+  get size(): number {
+    return this.byId.size;
+  }
+
+  /**
+   * Makes the stand-in and lets `give` put it into the program. What `give` answers: a descriptor, or -errno, and then nothing is left of it.
+   * The file gains a reference that ends with the program's last descriptor.
+   */
+  install(file: File, give: (fd: number) => number): number {
+    const id = this.nextId;
+    this.nextId += 1;
+    const created = this.libc.memfd(`${this.mark}${id}`, 0);
+    if (created < 0) return created;
+    // An open file of its own: the first one came without the notification of its close.
+    const fd = this.libc.open(`/proc/self/fd/${created}`, O_RDWR);
+    this.libc.close(created);
+    if (fd < 0) return fd;
+    const watch = this.inotify.watch(`/proc/self/fd/${fd}`, IN_CLOSE_WRITE);
+    const given = watch < 0 ? watch : give(fd);
+    if (given >= 0) {
+      const open: OpenFile = { id, file, name: file.name, position: 0 };
+      fget(file);
+      this.byId.set(id, open);
+      this.byWatch.set(watch, open);
+    } else if (watch >= 0) this.inotify.forget(watch);
+    this.libc.close(fd);
+    return given;
+  }
+
+  /** The simulated file behind a descriptor of a process, or null. */
+  resolve(pid: number, fd: number): OpenFile | null {
+    const target = this.links.read(`/proc/${pid}/fd/${fd}`);
+    return target === null ? null : this.named(target);
+  }
+
+  /** The file that a path of /proc (a descriptor's target, a mapping's) stands for, or null. */
+  named(path: string): OpenFile | null {
+    const found = this.pattern.exec(path);
+    return found === null ? null : (this.byId.get(Number(found[1])) ?? null);
+  }
+
+  /** Releases what no program holds any more, in the order in which it was let go. How many. */
+  collect(): number {
+    let count = 0;
+    this.inotify.drain((watch) => {
+      const open = this.byWatch.get(watch);
+      if (open === undefined) return;
+      this.forget(watch, open);
+      count += 1;
+    });
+    return count;
+  }
+
+  /** At the end: everything that is still held is released, the oldest first. */
+  releaseAll(): void {
+    for (const [watch, open] of [...this.byWatch]) this.forget(watch, open);
+  }
+
+  private forget(watch: number, open: OpenFile): void {
+    this.byWatch.delete(watch);
+    this.byId.delete(open.id);
+    this.inotify.forget(watch);
+    fput(open.file);
+  }
+}

@@ -1,0 +1,157 @@
+/** Runs an unmodified program on a simulated host. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import type { Host } from '../kernel/boot/boot.ts';
+import { Libc } from '../libc/index.ts';
+import { Pidfds } from '../libc/pidfd.ts';
+import type { Refusal } from '../ports/kernel.ts';
+import { errnoName } from '../uapi/errno.ts';
+import { buildFilter, type FdRange } from './filter.ts';
+import { callTable } from './numbers.ts';
+import type { Counts, Session } from './session.ts';
+import { Supervisor } from './supervisor.ts';
+
+export interface RunOptions {
+  readonly onRefusal?: (refusal: Refusal, process: string) => void;
+  readonly onError?: (error: unknown) => void;
+}
+
+export interface RunResult {
+  /** The program's exit status, or null when a signal ended it. */
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly counts: Counts;
+  readonly nodes: readonly string[];
+}
+
+/** Programs cannot be run here, and what would change that. */
+export class ExecUnavailable extends Error {
+  override readonly name = 'ProblemError';
+}
+
+/** The program could not be started: errno of exec. */
+export class ProgramNotStarted extends Error {
+  override readonly name = 'ProgramNotStarted';
+  /** As a shell's: 127 not found, 126 not executable. */
+  readonly status: number;
+  constructor(program: string, errno: number) {
+    super(`cannot run ${program}: ${errno === 2 ? 'no such program' : errnoName(-errno)}`);
+    this.status = errno === 2 ? 127 : 126;
+  }
+}
+
+/** Numbers for simulated files: high enough that programs rarely reach them, and below the usual limit of 1,024. */
+const HIGHEST = 1024;
+const NUMBERS = 124;
+
+/**
+ * Starts `argv` with this process's descriptors 0 to 2, environment and directory, and serves it until it ends.
+ * @throws LibcUnavailable, ExecUnavailable, ProgramNotStarted
+ */
+export async function runProgram(
+  host: () => Host,
+  argv: readonly string[],
+  options: RunOptions = {},
+): Promise<RunResult> {
+  const table = callTable(process.arch);
+  if (table === null) throw new ExecUnavailable(`programs of ${process.arch} cannot be run: only x86-64 and arm64`);
+  const libc = await Libc.load();
+  const limit = softLimit();
+  const range: FdRange = { first: Math.min(HIGHEST, limit) - NUMBERS, end: Math.min(HIGHEST, limit) };
+  if (range.first < 64) throw new ExecUnavailable(`RLIMIT_NOFILE is ${limit}: raise it with ulimit -n 1024`);
+  const filter = Buffer.from(buildFilter(table, range)).toString('hex');
+  const child = start([filter, String(limit), ...argv]);
+  const ended = new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
+    child.once('exit', (status, signal) => resolve([status, signal]));
+  });
+  // The host boots while the child starts.
+  const supervisor = new Supervisor(host(), libc, { ...options, table, range });
+  const stopForwarding = forwardSignals(child);
+  try {
+    const reports = lines(child.stdio[3] as Readable);
+    const handed = Number(await Promise.race([reports.next(), ended.then(() => '-32')]));
+    if (!(handed >= 0)) throw notAllowed(-handed);
+    const pidfds = new Pidfds(libc);
+    const pidfd = pidfds.open(child.pid ?? 0);
+    const listener = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
+    if (listener < 0) {
+      child.kill('SIGKILL');
+      throw notAllowed(-listener, 'pidfd_getfd');
+    }
+    supervisor.attach(listener, pidfd);
+    (child.stdio[4] as Writable).write('x');
+    await supervisor.run();
+    const [status, signal] = await ended;
+    const failed = reports.seen.find((line) => line.startsWith('exec '));
+    if (failed !== undefined) throw new ProgramNotStarted(argv[0] ?? '', Number(failed.slice(5)));
+    libc.close(pidfd);
+    return { status, signal, ...summary(supervisor.session) };
+  } finally {
+    stopForwarding();
+  }
+}
+
+const summary = ({ counts, nodes }: Session): { counts: Counts; nodes: readonly string[] } => ({
+  counts,
+  nodes: [...nodes],
+});
+
+function start(args: readonly string[]): ChildProcess {
+  // .ts where the sources run as they are, .js when they were built.
+  const launcher = fileURLToPath(new URL('./launcher.js', import.meta.url));
+  return spawn(process.execPath, ['--no-warnings', launcher, ...args], {
+    stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'pipe'],
+  });
+}
+
+/** The terminal signals the program itself, being of its group; what is sent to belfry alone is handed on. */
+function forwardSignals(child: ChildProcess): () => void {
+  const ignore = (): void => {};
+  const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
+  process.on('SIGINT', ignore).on('SIGQUIT', ignore);
+  process.on('SIGTERM', forward).on('SIGHUP', forward);
+  return () => {
+    process.off('SIGINT', ignore).off('SIGQUIT', ignore);
+    process.off('SIGTERM', forward).off('SIGHUP', forward);
+  };
+}
+
+/** Node raises the soft limit at its start; who started it still has the one that the program should see. */
+function softLimit(): number {
+  try {
+    const text = readFileSync(`/proc/${process.ppid}/limits`, 'latin1');
+    const soft = Number(/^Max open files\s+(\d+)/m.exec(text)?.[1]);
+    return soft > 0 ? soft : HIGHEST;
+  } catch {
+    return HIGHEST;
+  }
+}
+
+/** What the launcher reports, line by line. */
+function lines(stream: Readable): { next(): Promise<string>; seen: string[] } {
+  const seen: string[] = [];
+  let rest = '';
+  let wake: (() => void) | null = null;
+  stream.setEncoding('latin1').on('data', (text: string) => {
+    const parts = (rest + text).split('\n');
+    rest = parts.pop() ?? '';
+    seen.push(...parts);
+    wake?.();
+  });
+  return {
+    seen,
+    async next() {
+      if (seen.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+      return seen[0] ?? '';
+    },
+  };
+}
+
+function notAllowed(errno: number, call = 'seccomp user notification'): ExecUnavailable {
+  const why = `${call} is not allowed here (${errnoName(-errno)})`;
+  return new ExecUnavailable(
+    `${why}; it needs Linux 5.9, and in a container a profile that permits it: docker run --security-opt seccomp=unconfined --cap-add SYS_PTRACE`,
+  );
+}

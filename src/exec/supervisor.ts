@@ -1,0 +1,160 @@
+/** Serves the system calls that stopped, one after the other, until the program has ended. */
+import type { Host } from '../kernel/boot/boot.ts';
+import { Epoll } from '../libc/epoll.ts';
+import type { Libc } from '../libc/index.ts';
+import { SeccompListener } from '../libc/seccomp.ts';
+import type { Refusal } from '../ports/kernel.ts';
+import { ERRNO } from '../uapi/errno.ts';
+import { fileCalls } from './file-calls.ts';
+import type { FdRange } from './filter.ts';
+import { type Handler, PROCEED } from './handler.ts';
+import { memoryCalls } from './memory-calls.ts';
+import type { CallName, CallTable } from './numbers.ts';
+import { pathCalls } from './path-calls.ts';
+import { Session } from './session.ts';
+
+/** Milliseconds between looks at the outside while nothing happens. */
+const IDLE = 500;
+
+export interface SupervisorOptions {
+  readonly table: CallTable;
+  readonly range: FdRange;
+  /** Called for each call that the simulated kernel refused. */
+  readonly onRefusal?: (refusal: Refusal, process: string) => void;
+  /** Called for what goes wrong here: the program's call fails with EIO. */
+  readonly onError?: (error: unknown) => void;
+}
+
+export class Supervisor {
+  readonly session: Session;
+  private readonly libc: Libc;
+  private readonly epoll: Epoll;
+  private readonly options: SupervisorOptions;
+  private readonly handlers: (Handler | undefined)[] = [];
+  private readonly waiting = new Map<number, () => void>();
+  private listener: SeccompListener | null = null;
+  private ended = false;
+  private readonly started = process.hrtime.bigint();
+
+  constructor(host: Host, libc: Libc, options: SupervisorOptions) {
+    this.libc = libc;
+    this.options = options;
+    this.epoll = new Epoll(libc);
+    this.session = new Session(host, libc, options.range, {
+      wait: (fd, readable) => this.wait(fd, readable),
+      stop: (fd) => this.stop(fd),
+    });
+    const { numbers } = options.table;
+    const handlers = { ...pathCalls(this.session), ...fileCalls(this.session), ...memoryCalls(this.session) };
+    for (const [name, handler] of Object.entries(handlers)) {
+      const number = numbers[name as CallName];
+      if (number !== undefined) this.handlers[number] = handler;
+    }
+    this.wait(this.session.inotify.fd, () => {
+      if (this.session.files.collect() > 0) this.session.settle();
+    });
+  }
+
+  /** Takes the listener of a program, and watches for its end through `pidfd`. */
+  attach(listenerFd: number, pidfd: number): void {
+    const listener = new SeccompListener(this.libc, listenerFd);
+    listener.syncWakeUp();
+    this.listener = listener;
+    this.wait(listenerFd, () => this.serve(listener));
+    this.wait(pidfd, () => {
+      this.stop(pidfd);
+      this.ended = true;
+    });
+  }
+
+  /**
+   * Serves until the program has ended. Waiting blocks this thread, which answers sooner than Node's loop would; the loop gets a turn after
+   * each signal and each idle time.
+   */
+  async run(): Promise<void> {
+    while (!this.ended) {
+      const count = this.epoll.wait(this.timeout());
+      this.advance();
+      if (count <= 0) await new Promise((resolve) => setImmediate(resolve));
+      this.dispatch(count);
+    }
+    this.finish();
+  }
+
+  private dispatch(count: number): void {
+    const ready: number[] = [];
+    for (let i = 0; i < count; i += 1) {
+      const fd = this.epoll.ready(i);
+      // Every program of the filter is gone.
+      if (fd === this.listener?.fd && this.epoll.hungUp(i)) this.stop(fd);
+      else ready.push(fd);
+    }
+    for (const fd of ready) this.waiting.get(fd)?.();
+  }
+
+  private serve(listener: SeccompListener): void {
+    if (listener.receive() < 0) return;
+    const { session } = this;
+    const handler = this.handlers[listener.number];
+    let result = PROCEED;
+    if (handler !== undefined) {
+      session.host.context.refusals.last = null;
+      try {
+        session.begin(listener);
+        result = handler(listener);
+      } catch (error) {
+        result = -ERRNO.EIO;
+        this.options.onError?.(error);
+      }
+    }
+    if (result === PROCEED) listener.proceed();
+    else {
+      if (result < 0) this.refused(listener);
+      listener.respond(result);
+    }
+    session.end();
+  }
+
+  private refused({ pid }: SeccompListener): void {
+    const { session, options } = this;
+    const { last } = session.host.context.refusals;
+    if (last === null) return;
+    session.counts.refused += 1;
+    options.onRefusal?.(last, session.tracees.of(pid)?.comm ?? String(pid));
+  }
+
+  /** The simulated clock follows the real one. */
+  private advance(): void {
+    const { clock } = this.session.host.machine;
+    const now = Number(process.hrtime.bigint() - this.started);
+    if (now > clock.now()) clock.advance(now - clock.now());
+    this.session.settle();
+  }
+
+  private timeout(): number {
+    const { clock } = this.session.host.machine;
+    if (clock.next === Infinity) return IDLE;
+    return Math.min(IDLE, Math.max(0, Math.ceil((clock.next - clock.now()) / 1e6)));
+  }
+
+  private finish(): void {
+    const { session } = this;
+    session.files.collect();
+    session.tracees.endAll();
+    session.files.releaseAll();
+    session.settle();
+    session.world.remove();
+    session.inotify.close();
+    if (this.listener !== null) this.libc.close(this.listener.fd);
+    this.epoll.close();
+  }
+
+  private wait(fd: number, readable: () => void): void {
+    this.waiting.set(fd, readable);
+    this.epoll.add(fd);
+  }
+
+  private stop(fd: number): void {
+    if (this.waiting.delete(fd)) this.epoll.remove(fd);
+  }
+}
