@@ -10,6 +10,7 @@ import { SimKernelClient } from '../client.ts';
 import { defaultModuleParameters, type KernelContext, type ModuleParameters } from '../context.ts';
 import { ArmSmmuV3Driver, type IommuGroup, IommuGroups } from '../iommu/index.ts';
 import { IntelVtdDriver } from '../iommu/intel/driver.ts';
+import { createIommufd } from '../iommufd/index.ts';
 import { createDmaCookie } from '../irq/dma-cookie.ts';
 import { IrqCore } from '../irq/irq-core.ts';
 import { setMsiCookie } from '../irq/msi-cookie.ts';
@@ -79,6 +80,7 @@ export class Host {
     });
     this.groups = this.iommuDriver === null ? null : this.makeGroups(this.iommuDriver);
     this.vfio = new Vfio(this.kernel);
+    createIommufd(this.kernel, this.vfio);
     this.kvm = createKvm(context, { architecture: machine.spec.architecture });
     this.kernel.mount('/dev/kvm', { kind: 'device', mode: 0o660, uid: 0, open: () => this.kvm.openFile() });
     this.drivers = this.bindDrivers();
