@@ -122,6 +122,11 @@ describe('belfry', () => {
     expect(summaryOf(out)).toMatchObject({ sent: 320, delivered: 320, outOfOrder: 0, granted: 32 });
   });
 
+  it('serves a guest with more memory than one view of bytes holds', () => {
+    const large = file('large.json', JSON.stringify({ ...armGuest, ram: [{ base: 0x4000_0000, size: 2 ** 33 }] }));
+    expect(belfry('ring', '--guest', large).out).toContain('3 interrupts sent, 3 delivered');
+  });
+
   it('tells which memory of the guest no DMA reaches', () => {
     const ram = [{ base: 0, size: 0x1000_0000 }];
     const interrupts = {
@@ -201,6 +206,7 @@ describe('what the command line names is wrong: status 1 or 2, the field named, 
     [['--doorbell', '0xffffffffffffffff'], 'iova'],
     [['--doorbell', '0xfffffffffffff000'], 'iova'],
     [['--doorbell', '0x40000000'], 'doorbell: EADDRINUSE'],
+    [['--doorbell', '0x1000000000000'], 'doorbell: EINVAL'],
     [['--trace', join(scratch, 'no-such-folder', 'trace.json')], 'no-such-folder'],
     [['--trace', '/dev/full'], '--trace /dev/full: ENOSPC'],
     [['--host', 'arm-v2m'], 'allow_unsafe_interrupts'],

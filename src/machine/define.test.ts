@@ -38,6 +38,19 @@ describe('defineMachine', () => {
     ['an address that is no number', { ...its(), memory: [{ base: '0xhello', size: '64M' }] }, 'memory[0].base'],
     ['an SMMU on x86', { ...presetInput('x86'), iommu: its().iommu }, 'iommu.type'],
     ['a GIC on x86', { ...presetInput('x86'), interrupts: its().interrupts }, 'interrupts.type'],
+    [
+      'a reserved region that ends before it starts',
+      { ...its(), iommu: { type: 'smmuv3', base: 0x5200_0000, reserved: [{ start: 8, end: 4, type: 'reserved' }] } },
+      'iommu.reserved[0].end',
+    ],
+    ['an SMMU between two frames', { ...its(), iommu: { type: 'smmuv3', base: 0x5200_1000 } }, 'iommu.base'],
+    ['a configuration space between two buses', { ...its(), pci: { ...its().pci, ecam: 1 } }, 'pci.ecam'],
+    [
+      'a distributor between two frames',
+      { ...its(), interrupts: { ...its().interrupts, distributor: 1 } },
+      'interrupts.distributor',
+    ],
+    ['a segment whose ids have no sign bit left', { ...its(), pci: { ...its().pci, segment: 0x8000 } }, 'pci.segment'],
     ['remapping without VT-d', { ...presetInput('x86'), iommu: null }, 'interrupts.remapping'],
     [
       'an SMMU that translates nothing',

@@ -9,6 +9,8 @@ const MEGABYTE = 2 ** 20;
 /** RAM is held in segments of this size (memory.ts). */
 const SEGMENT = 64 * MEGABYTE;
 const PHYSICAL_LIMIT = 2 ** 44;
+/** Frames of registers that Arm places are 64 KiB. */
+const FRAME = 0x1_0000;
 
 /** A machine that cannot be: `field` is the path of what is wrong, e.g. `interrupts.its[0].base`. */
 export class MachineError extends Error {
@@ -44,7 +46,9 @@ export function parseBytes(text: string): number | null {
 }
 
 const range = z.strictObject({ base: bytes, size: bytes });
-const reserved = z.strictObject({ start: bytes, end: bytes, type: z.enum(['direct', 'direct-relaxable', 'reserved']) });
+const reserved = z
+  .strictObject({ start: bytes, end: bytes, type: z.enum(['direct', 'direct-relaxable', 'reserved']) })
+  .refine(({ start, end }) => start <= end, { path: ['end'], message: 'lies before start; it is the last byte' });
 const granule = z.union([z.literal(4096), z.literal(16384), z.literal(65536)]);
 
 const smmu = z.strictObject({
@@ -132,7 +136,7 @@ const machine = z.strictObject({
   iommu: z.discriminatedUnion('type', [smmu, vtd]).nullable(),
   interrupts: z.discriminatedUnion('type', [gic, x86]),
   pci: z.strictObject({
-    segment: z.int().min(0).max(0xffff).default(0),
+    segment: z.int().min(0).max(0x7fff).default(0),
     ecam: bytes,
     mmio32: range,
     mmio64: range,
@@ -209,11 +213,20 @@ function checkParts(spec: MachineSpec): void {
   if (iommu?.type === 'smmuv3' && !iommu.stage1 && !iommu.stage2)
     throw new MachineError('iommu.stage1', 'an SMMU without stage 1 and stage 2 translates nothing');
   if (interrupts.type === 'gic') checkGic(spec, interrupts);
+  checkAligned('pci.ecam', spec.pci.ecam, MEGABYTE);
+  if (iommu !== null) checkAligned('iommu.base', iommu.base, iommu.type === 'smmuv3' ? FRAME : 4096);
+}
+
+/** Registers decode whole frames; a bus's configuration space is a MiB. */
+function checkAligned(field: string, base: number, size: number): void {
+  if (base % size !== 0) throw new MachineError(field, `${hex(base)} is not a multiple of ${hex(size, 1)}`);
 }
 
 function checkGic(spec: MachineSpec, gicSpec: Extract<MachineSpec['interrupts'], { type: 'gic' }>): void {
   if (gicSpec.version === 3 && gicSpec.redistributors === undefined)
     throw new MachineError('interrupts.redistributors', 'a GICv3 has redistributors');
+  checkAligned('interrupts.distributor', gicSpec.distributor, gicSpec.version === 3 ? FRAME : 4096);
+  checkAligned('interrupts.redistributors', gicSpec.redistributors ?? 0, FRAME);
   if (gicSpec.version === 2 && gicSpec.its !== undefined)
     throw new MachineError('interrupts.its', 'a GICv2 has no ITS; version must be 3');
   if (gicSpec.version === 2 && spec.cpus > 8)

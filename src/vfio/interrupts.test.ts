@@ -22,6 +22,14 @@ function one(): { kernel: ScriptedKernel; interrupt: Interrupt; eventfd: Scripte
   return { kernel, interrupt: interrupt!, eventfd: kernel.eventfds.get(FIRST)! };
 }
 
+describe('a number of vectors that is none', () => {
+  it.each([1.5, -1, Number.NaN, 2 ** 60 * 1.5e300])('EINVAL for %d, before anything is made', (count) => {
+    const { kernel, device } = setup();
+    expect(caught(() => device.msix.enable(count))).toMatchObject({ code: 'EINVAL', field: 'count' });
+    expect(kernel.eventfds.size).toBe(0);
+  });
+});
+
 describe('information', () => {
   it('reads counts and flags', () => {
     const { kernel, device } = setup();

@@ -116,6 +116,10 @@ export class Interrupts extends Resource {
         hint: 'disable it first',
       });
     }
+    if (!Number.isInteger(count) || count < 0) {
+      const why = `${String(count)} is no number of vectors`;
+      throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_SET_IRQS', why, field: 'count' });
+    }
     const eventfds = this.#makeEventfds(count);
     let granted = count;
     try {

@@ -15,6 +15,17 @@ const base: DoorbellQuestion = {
   aperture: { start: 0, end: 2 ** 48 - 1 },
 };
 
+describe('an address that cannot be has the errno of the kernel’s request', () => {
+  it.each<[string, Partial<DoorbellQuestion>, string | undefined]>([
+    ['EINVAL outside of the aperture', { policy: 2 ** 48 }, 'EINVAL'],
+    ['ERANGE for 32-bit messages and an end above 4 GiB', { policy: 2 ** 32, address64: false }, 'ERANGE'],
+    ['EADDRINUSE over a mapping', { policy: 0x4000_0000 }, 'EADDRINUSE'],
+    ['none for one that can be', { policy: 0x9000_0000 }, undefined],
+  ])('%s', (_, change, code) => {
+    expect(chooseDoorbell({ ...base, ...change }).code).toBe(code);
+  });
+});
+
 describe('the seed’s rule', () => {
   it.each<[string, Partial<DoorbellQuestion>, string, number | null, RegExp]>([
     ['the guest’s page, inside the group’s own window', {}, 'guest', 0x0809_0000, /which is free/],

@@ -45,7 +45,12 @@ export interface DoorbellChoice {
   readonly why: string;
   /** An address that the user asked for cannot be: why. Nothing was chosen instead. */
   readonly refused: string | null;
+  /** With `refused`: what the kernel would answer. */
+  readonly code?: DoorbellRefusal;
 }
+
+/** As the kernel's request has them: outside of the aperture, beyond a 32-bit message, in use. */
+export type DoorbellRefusal = 'EINVAL' | 'ERANGE' | 'EADDRINUSE';
 
 const BELOW_4G = 2 ** 32;
 
@@ -68,19 +73,26 @@ export function chooseDoorbell(question: DoorbellQuestion): DoorbellChoice {
 }
 
 /** Why [page, page + granule) cannot be the doorbell, or null. The checks are those of the kernel's request. */
-export function obstacleAt(question: DoorbellQuestion, page: number): string | null {
+export const obstacleAt = (question: DoorbellQuestion, page: number): string | null =>
+  refusalAt(question, page)?.why ?? null;
+
+function refusalAt(question: DoorbellQuestion, page: number): { code: DoorbellRefusal; why: string } | null {
   const { granule, aperture } = question;
+  const refuse = (code: DoorbellRefusal, why: string) => ({ code, why });
   const end = page + granule - 1;
-  if (page % granule !== 0) return `${hex(page)} is not a multiple of ${hex(granule, 1)}`;
+  if (page % granule !== 0) return refuse('EINVAL', `${hex(page)} is not a multiple of ${hex(granule, 1)}`);
   if (page < aperture.start || end > aperture.end) {
-    return `it lies outside of what the IOMMU translates, ${hex(aperture.start)} to ${hex(aperture.end)}`;
+    const why = `it lies outside of what the IOMMU translates, ${hex(aperture.start)} to ${hex(aperture.end)}`;
+    return refuse('EINVAL', why);
   }
-  if (!question.address64 && end >= BELOW_4G) return 'the device has 32-bit MSI addresses, and it lies above 4 GiB';
+  if (!question.address64 && end >= BELOW_4G)
+    return refuse('ERANGE', 'the device has 32-bit MSI addresses, and it lies above 4 GiB');
   const memory = question.mapped.find((span) => overlaps(span, page, end));
-  if (memory !== undefined) return `guest memory at ${hex(memory.start)} to ${hex(memory.end)} is mapped there`;
+  if (memory !== undefined)
+    return refuse('EADDRINUSE', `guest memory at ${hex(memory.start)} to ${hex(memory.end)} is mapped there`);
   const reserved = question.reserved.find((span) => overlaps(span, page, end) && !usable(span));
   if (reserved !== undefined)
-    return `the host reserves ${hex(reserved.start)} to ${hex(reserved.end)} (${reserved.type})`;
+    return refuse('EADDRINUSE', `the host reserves ${hex(reserved.start)} to ${hex(reserved.end)} (${reserved.type})`);
   return null;
 }
 
@@ -88,12 +100,18 @@ const usable = ({ type }: ReservedSpan): boolean => type === 'msi' || type === '
 
 function userChoice(question: DoorbellQuestion, address: number): DoorbellChoice {
   const page = floor(address, question.granule);
-  const refuse = (why: string): DoorbellChoice => ({ rule: 'user', iova: page, why, refused: why });
+  const refuse = (why: string, code?: DoorbellRefusal): DoorbellChoice => ({
+    rule: 'user',
+    iova: page,
+    why,
+    refused: why,
+    ...(code === undefined ? {} : { code }),
+  });
   if (!question.canChoose) return refuse('this kernel does not let user space choose the doorbell');
-  const obstacle = obstacleAt(question, page);
+  const obstacle = refusalAt(question, page);
   return obstacle === null
     ? chosen('user', page, `asked for ${hex(address)}`)
-    : refuse(`${hex(page)} cannot be used: ${obstacle}`);
+    : refuse(`${hex(page)} cannot be used: ${obstacle.why}`, obstacle.code);
 }
 
 /** Behind the guest's own page: the kernel's window while no guest memory is in it, then the lowest free page of the lower 4 GiB. */

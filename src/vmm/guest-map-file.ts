@@ -12,6 +12,8 @@ const address = z
       .min(0)
       .max(2 ** 48),
   );
+/** The first of four lines that follow each other: SPI 987 is a GIC's last. */
+const MOST_INTX = 984;
 const range = z.strictObject({ base: address, size: address });
 const gic = z.strictObject({
   type: z.literal('gic'),
@@ -27,7 +29,12 @@ const guestMap = z.strictObject({
   architecture: z.enum(['arm64', 'x86']),
   ram: z.array(range),
   interrupts: z.discriminatedUnion('type', [gic, z.strictObject({ type: z.literal('apic') })]),
-  pci: z.strictObject({ ecam: range, mmio32: range, mmio64: range.exactOptional(), intx: z.number().int().min(0) }),
+  pci: z.strictObject({
+    ecam: range,
+    mmio32: range,
+    mmio64: range.exactOptional(),
+    intx: z.number().int().min(0).max(MOST_INTX),
+  }),
 });
 
 /** A guest map that cannot be used, with every reason. */

@@ -31,6 +31,16 @@ export interface AssignOptions {
   readonly slot?: number;
 }
 
+/** RAM is had in blocks of 1 GiB, since bytes of more than 2 GiB have no single view. */
+const BLOCK = 2 ** 30;
+const blocks = (ram: readonly GuestRange[]): GuestRange[] =>
+  ram.flatMap(({ base, size }) =>
+    Array.from({ length: Math.ceil(size / BLOCK) }, (_, i) => ({
+      base: base + i * BLOCK,
+      size: Math.min(BLOCK, size - i * BLOCK),
+    })),
+  );
+
 /** A device in the guest, with what was decided for it. */
 export interface Assignment {
   readonly device: AssignedDevice;
@@ -79,7 +89,7 @@ export class VirtualMachine extends Resource {
     if (problems.length > 0) throw new GuestMapError(problems);
     const vm = new VirtualMachine(kernel, options, KvmVm.create(kernel, options.map, cpus));
     try {
-      for (const range of options.map.ram) vm.#addRam(range);
+      for (const range of blocks(options.map.ram)) vm.#addRam(range);
     } catch (error) {
       vm.close();
       throw error;
@@ -213,7 +223,7 @@ export class VirtualMachine extends Resource {
       aperture: { start: iovaRanges[0]?.start ?? 0, end: iovaRanges.at(-1)?.end ?? 2 ** 48 - 1 },
     });
     if (choice.refused === null) return choice;
-    throw new VfioError({ code: 'EADDRINUSE', request: 'doorbell', why: choice.refused, field: 'doorbell' });
+    throw new VfioError({ code: choice.code ?? 'ENOTTY', request: 'doorbell', why: choice.refused, field: 'iova' });
   }
 
   #bypasses(device: Device, kind: 'msi' | 'msix'): boolean {
@@ -239,7 +249,7 @@ export class VirtualMachine extends Resource {
     const page = Math.max(this.kernel.pageSize, container.info().pageSizes[0] ?? 0);
     const taken = doorbell.rule === 'user' || doorbell.rule === 'guest' ? doorbell.iova : null;
     const holes = [...reserved, ...(taken === null ? [] : [{ start: taken, end: taken + page - 1 }])];
-    const wanted = withoutHoles(this.map.ram, holes, page);
+    const wanted = withoutHoles(blocks(this.map.ram), holes, page);
     if (this.#mapped === null) {
       for (const { base, size } of wanted) container.map(base, this.#addressOf(base), size);
       this.#mapped = wanted;

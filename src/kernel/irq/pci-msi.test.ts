@@ -66,6 +66,7 @@ describe('MSI-X: what pci_alloc_irq_vectors refuses, in its order', () => {
     attach(host, dev);
     host.parent.failDevice = -12;
     expect(outcome(host.msi.allocIrqVectors(dev, 1, 4, 'msix'))).toBe('ENODEV');
+    expect(host.refusal()).toBe('ENODEV count');
     expect(host.msixControl(dev) & 0xc000).toBe(0);
   });
 

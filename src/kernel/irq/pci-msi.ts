@@ -326,11 +326,17 @@ export class PciMsi implements PciIrqs {
   }
 
   private createDomain(dev: PciDev, parent: MsiParent, vectors: number): number {
+    const { refusals } = this.context;
+    const before = refusals.last;
     const error = parent.prepareDevice(dev, vectors);
     if (error >= 0) return 0;
-    return this.context.refusals.refuse(
+    // Whatever stopped the controller, the driver sees ENODEV. The reason stays readable.
+    const cause = refusals.last === before ? null : refusals.last;
+    refusals.last = before;
+    const why = cause === null ? errnoName(error) : cause.why;
+    return refusals.refuse(
       'ENODEV',
-      `${parent.name} could not be set up for ${vectors} vectors of ${dev.name} (${errnoName(error)})`,
+      `${parent.name} could not be set up for ${vectors} vectors of ${dev.name}: ${why} (Linux turns ${errnoName(error)} into ENODEV here)`,
       'count',
     );
   }
