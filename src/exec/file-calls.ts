@@ -18,6 +18,8 @@ import { factsOf, statBytes } from './stat.ts';
 /** Requests that look at what the process may lock, or at its capabilities. */
 const ACCOUNTED = new Set([VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE, 0x3ba0]);
 const PROT_WRITE = 2;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
 const SEEK_SET = 0;
 const SEEK_CUR = 1;
 const F_DUPFD_CLOEXEC = 1030;
@@ -61,7 +63,7 @@ class FileCalls {
       this.session.closeOnExec = true;
       const result = this.session.host.kernel.syscalls.ioctl(process, fd, request, call.wide(2));
       if (result === 0 && request === VFIO_DEVICE_GET_REGION_INFO && open.file.kind === 'device') {
-        withoutMapping(process, call.argument(2));
+        this.tellMapping(process, open, call.argument(2));
       }
       return result;
     });
@@ -115,22 +117,18 @@ class FileCalls {
     });
   }
 
-  /**
-   * The simulated kernel says whether the range may be mapped; what would then be mapped is registers or memory of a simulated device, and no
-   * mapping of a real file behaves as those do.
-   */
+  /** The simulated kernel says whether the range may be mapped; the stand-in then has the BAR's bytes at the same offset, and the real kernel maps it. */
   mmap(call: SeccompListener): number {
     const { session } = this;
-    if ((call.int(3) & 0x10) !== 0) session.losing(call, call.argument(0), call.argument(1));
-    if ((call.int(3) & 0x20) !== 0) return PROCEED;
-    return this.onFile(call, 4, (process, _open, fd) => {
+    if ((call.int(3) & MAP_FIXED) !== 0) session.losing(call, call.argument(0), call.argument(1));
+    if ((call.int(3) & MAP_ANONYMOUS) !== 0) return PROCEED;
+    return this.onFile(call, 4, (process, open, fd) => {
       const write = (call.int(2) & PROT_WRITE) !== 0;
-      const mapping = session.host.kernel.syscalls.mapping(process, fd, call.argument(5), call.argument(1), write);
+      const offset = call.argument(5);
+      const mapping = session.host.kernel.syscalls.mapping(process, fd, offset, call.argument(1), write);
       if (typeof mapping === 'number') return mapping;
-      mapping.close();
-      const why =
-        'BARs cannot be mapped into a program yet; use pread and pwrite, as the absent VFIO_REGION_INFO_FLAG_MMAP says';
-      return session.host.context.refusals.refuse('ENODEV', why, 'fd');
+      const result = session.bars.map(open, offset, mapping);
+      return result < 0 ? result : PROCEED;
     });
   }
 
@@ -144,6 +142,16 @@ class FileCalls {
       libc.close(copy);
       return given;
     });
+  }
+
+  /** A region that the simulated kernel would map and no program here can is one that only pread and pwrite reach: the program is told so. */
+  private tellMapping(process: ForeignProcess, open: OpenFile, address: number): void {
+    const bytes = new Uint8Array(vfio_region_info.size);
+    if (!process.memory.copyIn(address, bytes)) return;
+    const { flags, index } = vfio_region_info.read(bytes);
+    if ((flags & VFIO_REGION_INFO_FLAG_MMAP) === 0 || this.session.bars.mappable(open, index)) return;
+    vfio_region_info.write(bytes, { ...vfio_region_info.read(bytes), flags: flags & ~VFIO_REGION_INFO_FLAG_MMAP });
+    process.memory.copyOut(address, bytes);
   }
 
   private move(
@@ -177,14 +185,4 @@ class FileCalls {
     this.session.inHand = null;
     return result;
   }
-}
-
-/** A region that the simulated kernel would map is one that only pread and pwrite reach here: the program is told so. */
-function withoutMapping(process: ForeignProcess, address: number): void {
-  const at = address + vfio_region_info.offsetOf('flags');
-  const bytes = new Uint8Array(4);
-  if (!process.memory.copyIn(at, bytes)) return;
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, view.getUint32(0, true) & ~VFIO_REGION_INFO_FLAG_MMAP, true);
-  process.memory.copyOut(at, bytes);
 }

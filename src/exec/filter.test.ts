@@ -24,7 +24,12 @@ function run(program: Uint8Array, data: DataView): number {
   throw new Error('the program ran off its end');
 }
 
-function verdict(architecture: string, name: CallName | number, args: readonly (number | bigint)[] = [], audit?: number) {
+function verdict(
+  architecture: string,
+  name: CallName | number,
+  args: readonly (number | bigint)[] = [],
+  audit?: number,
+) {
   const table = callTable(architecture);
   if (table === null) throw new Error('no table');
   const data = new DataView(new ArrayBuffer(64));

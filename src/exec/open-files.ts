@@ -13,6 +13,8 @@ export interface OpenFile {
   readonly file: File;
   /** The path that was opened, or what the kernel calls the file. */
   readonly name: string;
+  /** Another open file of the stand-in, which the program does not have; -1 where none is needed. */
+  readonly backing: number;
   /** Where the next read or write without an offset happens. */
   position: number;
 }
@@ -25,6 +27,8 @@ export class OpenFiles {
   private readonly pattern = new RegExp(`^/memfd:${this.mark}(\\d+) `);
   private readonly byId = new Map<number, OpenFile>();
   private readonly byWatch = new Map<number, OpenFile>();
+  /** Called when a file is about to be released. */
+  onRelease: (open: OpenFile) => void = () => {};
   private nextId = 1;
 
   constructor(libc: Libc, inotify: Inotify, links: Links) {
@@ -48,16 +52,20 @@ export class OpenFiles {
     if (created < 0) return created;
     // An open file of its own: the first one came without the notification of its close.
     const fd = this.libc.open(`/proc/self/fd/${created}`, O_RDWR);
-    this.libc.close(created);
+    const backing = file.kind === 'device' && fd >= 0 ? created : -1;
+    if (backing < 0) this.libc.close(created);
     if (fd < 0) return fd;
     const watch = this.inotify.watch(`/proc/self/fd/${fd}`, IN_CLOSE_WRITE);
     const given = watch < 0 ? watch : give(fd);
     if (given >= 0) {
-      const open: OpenFile = { id, file, name: file.name, position: 0 };
+      const open: OpenFile = { id, file, name: file.name, backing, position: 0 };
       fget(file);
       this.byId.set(id, open);
       this.byWatch.set(watch, open);
-    } else if (watch >= 0) this.inotify.forget(watch);
+    } else {
+      if (watch >= 0) this.inotify.forget(watch);
+      if (backing >= 0) this.libc.close(backing);
+    }
     this.libc.close(fd);
     return given;
   }
@@ -95,6 +103,8 @@ export class OpenFiles {
     this.byWatch.delete(watch);
     this.byId.delete(open.id);
     this.inotify.forget(watch);
+    this.onRelease(open);
+    if (open.backing >= 0) this.libc.close(open.backing);
     fput(open.file);
   }
 }

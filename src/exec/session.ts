@@ -8,6 +8,7 @@ import { Pidfds } from '../libc/pidfd.ts';
 import { ProcessMemory } from '../libc/process-memory.ts';
 import type { SeccompListener } from '../libc/seccomp.ts';
 import { ERRNO } from '../uapi/errno.ts';
+import { BarMemory } from './bar-memory.ts';
 import type { FdRange } from './filter.ts';
 import type { ForeignProcess } from './foreign-process.ts';
 import { FrameWindow } from './frame-window.ts';
@@ -35,6 +36,7 @@ export class Session {
   readonly world: World;
   readonly tracees: Tracees;
   readonly window: FrameWindow;
+  readonly bars: BarMemory;
   readonly counts: Counts = { calls: 0, ioctls: 0, opens: 0, refused: 0 };
   /** Paths of device nodes that were opened. */
   readonly nodes = new Set<string>();
@@ -62,12 +64,14 @@ export class Session {
     this.files = new OpenFiles(libc, this.inotify, this.links);
     this.world = new World(host.kernel.root);
     this.window = new FrameWindow(host.machine.memory);
-    const { libc: c, pidfds, memory, window } = this;
+    this.bars = new BarMemory(host, libc);
+    this.files.onRelease = (open) => this.bars.release(open);
+    const { libc: c, pidfds, memory, window, bars, files } = this;
     this.tracees = new Tracees({
       libc: c,
       pidfds,
       kernel: host.kernel,
-      access: { libc: c, memory, window, deviceAddress: () => null },
+      access: { libc: c, memory, window, deviceAddress: (area) => bars.address(files.named(area.path), area.offset) },
       descriptors: {
         lookup: (process, fd) => this.lookup(process, fd),
         install: (process, file) => this.files.install(file, (fd) => this.give(process, fd, this.closeOnExec)),
@@ -94,6 +98,7 @@ export class Session {
 
   settle(): void {
     this.host.machine.work.drain();
+    this.bars.follow();
   }
 
   opened(path: string): void {

@@ -57,6 +57,13 @@ export class BarWindow implements MmioTarget {
     this.areas.push(area);
   }
 
+  /** The one stretch of plain memory that is all of the BAR, or null. */
+  get plainMemory(): MemoryArea | null {
+    const [only] = this.areas;
+    if (this.areas.length !== 1 || !(only instanceof MemoryArea)) return null;
+    return only.offset === 0 && only.size === this.size ? only : null;
+  }
+
   /** The area that holds the byte, or null. */
   areaAt(offset: number): BarArea | null {
     for (const area of this.areas) {
@@ -131,6 +138,13 @@ export class MemoryArea implements BarArea, Registers {
   bytes(): Uint8Array {
     this.memory ??= new Uint8Array(this.size);
     return this.memory;
+  }
+
+  /** From now on these are the bytes, with what was in them: a carrier shares them with somebody. Views taken before show the old ones. */
+  moveTo(bytes: Uint8Array): void {
+    if (this.memory === null) bytes.fill(0);
+    else bytes.set(this.memory);
+    this.memory = bytes;
   }
 
   read(offset: number, size: number): number {
