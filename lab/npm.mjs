@@ -37,8 +37,10 @@ function ask(spec) {
   } catch (error) {
     throw new Skip(`the npm registry does not answer for ${spec}: ${error.message.split('\n').slice(0, 3).join(' ')}`);
   }
-  const found = JSON.parse(text);
-  const { name, version, 'dist.integrity': integrity } = Array.isArray(found) ? found.at(-1) : found;
+  const found = [JSON.parse(text)].flat();
+  // The registry's order is not the versions'.
+  found.sort((a, b) => a.version.localeCompare(b.version, 'en', { numeric: true }));
+  const { name, version, 'dist.integrity': integrity } = found.at(-1);
   return { name, version, integrity };
 }
 
