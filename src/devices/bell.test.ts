@@ -110,3 +110,26 @@ describe('the registry', () => {
     });
   }
 });
+
+describe('virtual functions', () => {
+  it('declares what SR-IOV needs, and makes a bell without a pin whose BARs agree', () => {
+    const bell = new Bell({ vfs: 8, msix: 4 });
+    expect(bell.spec.sriov).toMatchObject({ totalVfs: 8, vfDeviceId: 0xbe12, offset: 0x80, stride: 1 });
+    const { spec } = bell.virtualFunction();
+    expect(spec.bars.map((bar) => bar?.size ?? 0)).toEqual([0x1_0000, 0, 0x1_0000, 0, 0x1_0000, 0]);
+    expect(bell.spec.sriov?.bars.map((bar) => bar?.size ?? 0)).toEqual(spec.bars.map((bar) => bar?.size ?? 0));
+    expect([spec.deviceId, spec.interruptPin, spec.powerManagement, spec.sriov, spec.msix?.vectors]).toEqual([
+      0xbe12,
+      undefined,
+      undefined,
+      undefined,
+      4,
+    ]);
+  });
+
+  it('has none by default, and refuses more than 64 or any without express', () => {
+    expect(new Bell().spec.sriov).toBeUndefined();
+    expect(() => new Bell({ vfs: 65 })).toThrow('bell: vfs: expected an integer from 0 to 64, got 65');
+    expect(() => new Bell({ vfs: 1, express: false })).toThrow('bell: vfs: expected 0 without express, got 1');
+  });
+});

@@ -6,11 +6,28 @@
  * Vendor 0x1b36 (whose ids QEMU hands to virtual devices), device 0xbe11: an id of this project that nobody assigned.
  * BAR 0 holds the registers below, BAR 2 the MSI-X table unless an option moves it, BAR 4 plain memory.
  */
-import type { BarRange, BarSpec, FunctionSpec, MsixSpec, PciFunction, PciPort, Registers } from '../ports/pci.ts';
+import type {
+  BarRange,
+  BarSpec,
+  FunctionSpec,
+  MsixSpec,
+  PciFunction,
+  PciPort,
+  Registers,
+  SriovSpec,
+} from '../ports/pci.ts';
 import { type DeviceOptions, OptionReader } from './options.ts';
 
 export const BELL_VENDOR = 0x1b36;
 export const BELL_DEVICE = 0xbe11;
+/** A virtual function of the bell: the same, without a pin and without power management. */
+export const BELL_VF_DEVICE = 0xbe12;
+/** VF 0 sits at device 10, function 0 of the bus of its physical function at 00.0. */
+const VF_OFFSET = 0x80;
+const VF_STRIDE = 1;
+const MOST_VFS = 64;
+/** An SR-IOV device's VF BARs are never smaller, so that no kernel's page size makes them grow. */
+const SMALLEST_VF_BAR = 0x1_0000;
 
 /** Offsets in BAR 0. Each register is 32 bits; accesses of other sizes read zero and are dropped. */
 export const BellRegister = {
@@ -55,6 +72,7 @@ const WORDS = REGISTER_BYTES / 4;
 export class Bell implements PciFunction, Registers {
   readonly spec: FunctionSpec;
   private readonly memorySize: number;
+  private readonly options: DeviceOptions;
   private port: PciPort | null = null;
   private readonly words = new Int32Array(WORDS);
   /** The next sequence number of each vector. */
@@ -63,14 +81,23 @@ export class Bell implements PciFunction, Registers {
   /**
    * Options: `msix` 0 to 2048 vectors (32), `msi` 0, 1, 2, 4, 8, 16 or 32 messages (32), `perVectorMask` of MSI (true), `address64` of MSI
    * (true), `tableBar` 0, 2 or 4 (2), `tableOffset`, `pbaBar`, `pbaOffset` (after the table), `memory` bytes of BAR 4 (65536),
-   * `intx` (true), `express` (true), `flr` (true), `acs` (false).
+   * `intx` (true), `express` (true), `flr` (true), `acs` (false), `vfs` virtual functions that SR-IOV can make of it, 0 to 64 (0).
+   * `virtual` makes one of those.
    * @throws RangeError naming the option.
    */
-  constructor(options: DeviceOptions = {}) {
+  constructor(options: DeviceOptions = {}, virtual = false) {
+    this.options = options;
     const read = new OptionReader('bell', options);
     this.memorySize = 2 ** Math.ceil(Math.log2(read.integer('memory', 0x1_0000, PAGE, 2 ** 28)));
-    this.spec = bellSpec(read, this.memorySize, this);
+    const spec = bellSpec(read, this.memorySize, this);
+    const vfs = read.integer('vfs', 0, 0, MOST_VFS);
+    if (vfs > 0 && spec.express === undefined) throw read.error('vfs', 'expected 0 without express', vfs);
     read.finish();
+    this.spec = virtual ? virtualSpec(spec) : vfs === 0 ? spec : { ...spec, sriov: sriovSpec(spec, vfs) };
+  }
+
+  virtualFunction(): PciFunction {
+    return new Bell(this.options, true);
   }
 
   connect(port: PciPort): void {
@@ -190,6 +217,20 @@ function bellSpec(read: OptionReader, memorySize: number, registers: Registers):
     powerManagement: true,
   };
 }
+
+/** A virtual function has the BARs of the physical one, each at least 64 KiB. */
+function virtualSpec({ interruptPin: _pin, powerManagement: _power, ...spec }: FunctionSpec): FunctionSpec {
+  const bars = spec.bars.map((bar) => (bar === null ? null : { ...bar, size: Math.max(bar.size, SMALLEST_VF_BAR) }));
+  return { ...spec, name: 'bell VF', deviceId: BELL_VF_DEVICE, bars };
+}
+
+const sriovSpec = (spec: FunctionSpec, totalVfs: number): SriovSpec => ({
+  totalVfs,
+  vfDeviceId: BELL_VF_DEVICE,
+  offset: VF_OFFSET,
+  stride: VF_STRIDE,
+  bars: virtualSpec(spec).bars,
+});
 
 /** Offsets at which each BAR's own contents end, and the table may begin. */
 const ownEnd = (bar: number, memorySize: number): number => (bar === 0 ? PAGE : bar === 4 ? memorySize : 0);

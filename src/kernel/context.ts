@@ -9,7 +9,7 @@ import type { RefusalLog } from './refusal.ts';
 export interface ModuleParameters {
   vfio_iommu_type1: { allow_unsafe_interrupts: boolean; dma_entry_limit: number };
   iommufd: { allow_unsafe_interrupts: boolean };
-  vfio_pci: { nointxmask: boolean; disable_idle_d3: boolean };
+  vfio_pci: { nointxmask: boolean; disable_idle_d3: boolean; enable_sriov: boolean };
 }
 
 export interface KernelContext {
@@ -30,5 +30,5 @@ export interface KernelContext {
 export const defaultModuleParameters = (): ModuleParameters => ({
   vfio_iommu_type1: { allow_unsafe_interrupts: false, dma_entry_limit: 65535 },
   iommufd: { allow_unsafe_interrupts: false },
-  vfio_pci: { nointxmask: false, disable_idle_d3: false },
+  vfio_pci: { nointxmask: false, disable_idle_d3: false, enable_sriov: false },
 });

@@ -19,6 +19,8 @@ export interface PciDriver<Dev extends PciDev = PciDev> {
   probe(dev: Dev): number;
   /** Gives it back: 0, or -errno when it is in use (Linux waits then; nothing waits here). */
   remove(dev: Dev): number;
+  /** sriov_configure: makes `count` virtual functions, or takes all away with 0. How many there are now, or -errno. */
+  sriovConfigure?(dev: Dev, count: number): number;
 }
 
 /** What sysfs writes to. Results are 0 or -errno. */
@@ -34,6 +36,8 @@ export interface DriverCore {
   removeId(driver: string, vendor: number, device: number): number;
   /** Offers a device without a driver to those that match it (drivers_probe). */
   probe(dev: PciDev): number;
+  /** What a write of `sriov_numvfs` does. */
+  sriovNumVfs?(dev: PciDev, count: number): number;
 }
 
 /** The real one: drivers in the order of their registration, devices as enumeration found them. */
@@ -118,6 +122,34 @@ export class PciDrivers<Dev extends PciDev = PciDev> implements DriverCore {
     return 0;
   }
 
+  /** A function that appeared after boot: its drivers are offered it, unless its physical function says no (pci_device_can_probe). */
+  added(dev: Dev): void {
+    const { physfn } = dev;
+    if (physfn?.sriov?.driversAutoprobe === false && dev.driverOverride === null) return;
+    this.probe(dev);
+  }
+
+  /** A function goes: its driver lets go of it first. 0 or -errno. */
+  removed(dev: Dev): number {
+    return dev.driver === null ? 0 : this.unbind(dev, dev.driver);
+  }
+
+  /** sriov_numvfs_store. */
+  sriovNumVfs(dev: Dev, count: number): number {
+    const { refusals } = this.context;
+    const { totalVfs, numVfs } = dev.sriov ?? { totalVfs: 0, numVfs: 0 };
+    if (count > totalVfs) return refusals.refuse('ERANGE', `${count} VFs are more than sriov_totalvfs, ${totalVfs}`);
+    if (count === numVfs) return 0;
+    const configure = this.registered.get(dev.driver ?? '')?.sriovConfigure;
+    if (configure === undefined) {
+      const why = dev.driver === null ? 'has no driver' : `is bound to ${dev.driver}, which`;
+      return refusals.refuse('ENOENT', `${dev.name} ${why} that could configure SR-IOV`);
+    }
+    if (count > 0 && numVfs > 0)
+      return refusals.refuse('EBUSY', `${numVfs} VFs are there; they have to go (0) before ${count} can come`);
+    return Math.min(configure(dev, count), 0);
+  }
+
   /** pci_match_device: an override binds to its driver alone. */
   private isMatch(driver: PciDriver<Dev>, dev: Dev): boolean {
     if (dev.driverOverride !== null) return dev.driverOverride === driver.name;
@@ -141,8 +173,18 @@ export class PciDrivers<Dev extends PciDev = PciDev> implements DriverCore {
 }
 
 /** A driver of the host that does nothing here but own its device. */
-export function hostDriver<Dev extends PciDev>(name: string, matches: (dev: Dev) => boolean): PciDriver<Dev> {
-  return { name, matches, probe: () => 0, remove: () => 0 };
+export function hostDriver<Dev extends PciDev>(
+  name: string,
+  matches: (dev: Dev) => boolean,
+  sriovConfigure?: (dev: Dev, count: number) => number,
+): PciDriver<Dev> {
+  const driver: PciDriver<Dev> = {
+    name,
+    matches,
+    probe: () => 0,
+    remove: (dev) => Math.min(sriovConfigure?.(dev, 0) ?? 0, 0),
+  };
+  return sriovConfigure === undefined ? driver : { ...driver, sriovConfigure };
 }
 
 /**
@@ -153,20 +195,27 @@ export function vfioPciDriver<Dev extends PciDev>(
   context: KernelContext,
   vfio: Vfio,
   createOps: (dev: Dev) => VfioDeviceOps | number,
+  sriovConfigure?: (dev: Dev, count: number) => number,
 ): PciDriver<Dev> {
   return {
+    ...(sriovConfigure === undefined ? {} : { sriovConfigure }),
     name: 'vfio-pci',
     matches: () => false,
     probe(dev) {
       if (dev.isBridge)
         return context.refusals.refuse('EINVAL', `${dev.name} is a bridge, and vfio-pci takes endpoints alone`);
       if (dev.iommuGroup === null) return context.refusals.refuse('EINVAL', `no IOMMU translates for ${dev.name}`);
+      if ((dev.sriov?.numVfs ?? 0) > 0)
+        return context.refusals.refuse('EBUSY', `${dev.name} has virtual functions that somebody else made`);
       const ops = createOps(dev);
       if (typeof ops === 'number') return ops;
       const device = vfio.register(dev, ops);
       return typeof device === 'number' ? device : 0;
     },
-    remove: (dev) => vfio.unregister(dev),
+    remove(dev) {
+      const error = (dev.sriov?.numVfs ?? 0) > 0 ? (sriovConfigure?.(dev, 0) ?? 0) : 0;
+      return error < 0 ? error : vfio.unregister(dev);
+    },
   };
 }
 

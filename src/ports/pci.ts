@@ -82,11 +82,24 @@ export interface FunctionSpec {
     readonly acs?: boolean;
   };
   readonly powerManagement?: boolean;
+  /** SR-IOV: the function can make virtual ones of itself; its model then has {@link PciFunction.virtualFunction}. */
+  readonly sriov?: SriovSpec;
   /**
    * A whole configuration space taken from a real device (256 or 4,096 bytes) that replaces the generated one; the fields above
    * must describe the same device. Capability registers behave as the capability at their offset does.
    */
   readonly captured?: Uint8Array;
+}
+
+/** What a physical function says of its virtual ones. Routing ids are bus << 8 | device << 3 | function; all VFs stay on the PF's bus. */
+export interface SriovSpec {
+  readonly totalVfs: number;
+  readonly vfDeviceId: number;
+  /** From the PF's routing id to that of the first VF, and from each VF to the next. */
+  readonly offset: number;
+  readonly stride: number;
+  /** One VF's BARs, without ranges: memory only, 64 KiB or more. */
+  readonly bars: readonly (BarSpec | null)[];
 }
 
 /** A device model. */
@@ -96,6 +109,11 @@ export interface PciFunction {
   connect(port: PciPort): void;
   /** Conventional or function level reset: back to power-on state. */
   reset(): void;
+  /**
+   * The model of virtual function `index`, from 0. Called at most once for each. Its BARs are those of `spec.sriov.bars`; vendor and device id, BAR
+   * registers and interrupt pin of its spec do not appear in its configuration space, which has none.
+   */
+  virtualFunction?(index: number): PciFunction;
 }
 
 /** What the carrier gives a model. */

@@ -5,3 +5,4 @@ export * from './express.ts';
 export * from './msi.ts';
 export * from './msix.ts';
 export * from './power.ts';
+export * from './sriov.ts';

@@ -20,6 +20,7 @@ import { type LocalProcess, SimKernel } from '../kernel.ts';
 import { createKvm, type Kvm } from '../kvm/index.ts';
 import { enumeratePci } from '../pci/enumerate.ts';
 import type { PciDevice } from '../pci/pci-device.ts';
+import { VirtualFunctions } from '../pci/sriov.ts';
 import { claimsDma, hostDriver, type PciDriver, PciDrivers, vfioPciDriver } from '../pci-drivers.ts';
 import type { ProcessOptions } from '../process.ts';
 import { RefusalLog } from '../refusal.ts';
@@ -29,6 +30,7 @@ import { Vfio } from '../vfio/vfio-main.ts';
 import { VfioPciCore } from '../vfio-pci/core.ts';
 import { DoorbellControl } from '../vfio-pci/doorbell.ts';
 import { DoorbellOps } from '../vfio-pci/doorbell-ops.ts';
+import { sriovConfigure } from '../vfio-pci/sriov.ts';
 import { type InterruptPlatform, probeInterrupts } from './interrupts.ts';
 import { KernelLog } from './kernel-log.ts';
 
@@ -55,6 +57,7 @@ export class Host {
   readonly groups: IommuGroups | null;
   readonly pciDevices: readonly PciDevice[];
   readonly drivers: PciDrivers<PciDevice>;
+  private readonly virtualFunctions: VirtualFunctions;
   private readonly platform: InterruptPlatform;
   private readonly events: Job | null;
   private consuming = true;
@@ -83,6 +86,10 @@ export class Host {
     createIommufd(this.kernel, this.vfio);
     this.kvm = createKvm(context, { architecture: machine.spec.architecture });
     this.kernel.mount('/dev/kvm', { kind: 'device', mode: 0o660, uid: 0, open: () => this.kvm.openFile() });
+    this.virtualFunctions = new VirtualFunctions(context, {
+      added: (dev) => this.virtualAdded(dev),
+      removed: (dev) => this.virtualRemoved(dev),
+    });
     this.drivers = this.bindDrivers();
     const groups = (): readonly IommuGroup[] => this.groups?.groups ?? [];
     mountSysfs(this.kernel, { core: this.drivers, vfio: this.vfio, cpus: machine.spec.cpus, groups });
@@ -160,10 +167,11 @@ export class Host {
   private bindDrivers(): PciDrivers<PciDevice> {
     const drivers = new PciDrivers<PciDevice>(this.context, this.pciDevices);
     drivers.register(portDriver());
-    drivers.register(vfioPciDriver(this.context, this.vfio, (dev) => this.vfioPciOps(dev)));
+    drivers.register(vfioPciDriver<PciDevice>(this.context, this.vfio, (dev) => this.vfioPciOps(dev), sriovConfigure));
     const wanted = driversOf(this.machine);
     const others = new Set([...wanted.values()].filter((name) => name !== null && name !== 'vfio-pci'));
-    for (const name of others) drivers.register(hostDriver<PciDevice>(name as string, () => false));
+    const simple = (dev: PciDevice, count: number): number => this.virtualFunctions.configure(dev, count);
+    for (const name of others) drivers.register(hostDriver<PciDevice>(name as string, () => false, simple));
     for (const dev of this.pciDevices) {
       const driver = wanted.get(dev.name) ?? null;
       if (driver === null) continue;
@@ -173,9 +181,32 @@ export class Host {
     return drivers;
   }
 
+  /** A virtual function came: its group first, then what its physical function's driver wants of it, then a driver. */
+  private virtualAdded(dev: PciDevice): number {
+    const error = this.groups?.addAll([dev]) ?? 0;
+    if (error < 0) return error;
+    const group = this.groups?.groups.find((each) => each === dev.iommuGroup);
+    if (group?.devices.length === 1) this.giveDmaCookie(group);
+    // vfio_pci_bus_notifier: the virtual functions of its devices are its own.
+    if (dev.physfn?.driver === 'vfio-pci') dev.driverOverride = 'vfio-pci';
+    this.drivers.added(dev);
+    return 0;
+  }
+
+  private virtualRemoved(dev: PciDevice): number {
+    const error = this.drivers.removed(dev);
+    if (error < 0) return error;
+    this.groups?.remove(dev);
+    return 0;
+  }
+
   /** vfio-pci with the doorbell's request in front of it. */
   private vfioPciOps(dev: PciDevice): VfioDeviceOps {
-    const core = new VfioPciCore(this.context, dev, this.msi, { devices: this.pciDevices, vfio: this.vfio });
+    const core = new VfioPciCore(this.context, dev, this.msi, {
+      devices: this.pciDevices,
+      vfio: this.vfio,
+      virtualFunctions: this.virtualFunctions,
+    });
     return new DoorbellOps(core, new DoorbellControl(this.context, dev, this.msi));
   }
 }

@@ -107,7 +107,8 @@ export class IommuGroups {
   }
 
   private multifunction(dev: PciDev): boolean {
-    return isMultifunction(dev) || this.slotOf(dev).length > 1;
+    // A virtual function counts as a single one, whatever its address (pci_iov_add_virtfn).
+    return (dev.physfn ?? null) === null && (isMultifunction(dev) || this.slotOf(dev).length > 1);
   }
 
   private slotOf(dev: PciDev): PciDev[] {

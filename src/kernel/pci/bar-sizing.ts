@@ -18,7 +18,7 @@ export function readBases(config: ConfigSpace, isBridge: boolean, ioBase = 0): P
   const resources: PciResource[] = [];
   const bars = isBridge ? 2 : 6;
   for (let index = 0; index < 6; index += 1) {
-    const resource = index < bars ? readBar(config, index, ioBase) : absent(index, 'memory');
+    const resource = index < bars ? readBar(config, index, Header.BAR0 + 4 * index, ioBase) : absent(index, 'memory');
     resources.push(resource);
     if (!resource.is64) continue;
     index += 1;
@@ -26,6 +26,19 @@ export function readBases(config: ConfigSpace, isBridge: boolean, ioBase = 0): P
   }
   resources.push(readRom(config, isBridge ? Header1.ROM : Header0.ROM));
   if ((command & decode) !== 0) config.configWrite(Header.COMMAND, 2, command);
+  return resources;
+}
+
+/** The six VF BARs of an SR-IOV capability, from offset `at`: what one virtual function has, at the base of the first. */
+export function readVfBases(config: ConfigSpace, at: number): PciResource[] {
+  const resources: PciResource[] = [];
+  for (let index = 0; index < 6; index += 1) {
+    const resource = readBar(config, index, at + 4 * index, 0);
+    resources.push(resource);
+    if (!resource.is64) continue;
+    index += 1;
+    resources.push(absent(index, 'memory'));
+  }
   return resources;
 }
 
@@ -50,8 +63,7 @@ function probe(config: ConfigSpace, offset: number, ones = ALL_ONES): { value: n
 /** The size that the sticking bits tell: their lowest one. */
 const lowestBit = (mask: bigint): number => Number(mask & -mask);
 
-function readBar(config: ConfigSpace, index: number, ioBase: number): PciResource {
-  const offset = Header.BAR0 + 4 * index;
+function readBar(config: ConfigSpace, index: number, offset: number, ioBase: number): PciResource {
   const { value, mask } = probe(config, offset);
   if (mask === 0) return absent(index, 'memory');
   if ((mask & Bar.IO) !== 0) {

@@ -49,4 +49,22 @@ export interface PciDev {
   tryReset(): number;
   /** pci_restore_msi_state: rewrites the messages after a reset. Set by whoever has vectors allocated, null without. */
   restoreMsiState?: (() => void) | null;
+  /** The physical function of a virtual one (is_virtfn). */
+  readonly physfn?: PciDev | null;
+  /** What a physical function can make of itself (is_physfn). */
+  readonly sriov?: PciSriovInfo | null;
+}
+
+/** What sysfs shows of struct pci_sriov. */
+export interface PciSriovInfo {
+  readonly totalVfs: number;
+  readonly numVfs: number;
+  readonly offset: number;
+  readonly stride: number;
+  readonly vfDeviceId: number;
+  driversAutoprobe: boolean;
+  /** pci_restore_iov_state: after a reset took VF Enable away. */
+  restore(): void;
+  /** By index: virtfn0 and on. */
+  readonly virtfns: readonly PciDev[];
 }

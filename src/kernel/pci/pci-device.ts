@@ -4,6 +4,8 @@ import {
   Command,
   EXTENDED_CAPABILITIES,
   EXTENDED_CONFIG_SIZE,
+  Express,
+  ExpressFlags,
   findCapability,
   findExtendedCapability,
   Header,
@@ -19,6 +21,7 @@ import { busMembers, canResetBus, resetBus } from './bus-reset.ts';
 import type { PciDev, PciResource } from './pci-dev.ts';
 import { resetMethods } from './reset.ts';
 import { restoreState, type SavedState, saveState } from './saved-state.ts';
+import { initSriov, type PciSriov, type VirtualIdentity } from './sriov.ts';
 
 /** D0 to D3hot: the state bits of PMCSR. */
 export type PowerState = 0 | 1 | 2 | 3;
@@ -41,18 +44,23 @@ export class PciDevice implements PciDev {
   /** device_lock: while somebody holds it, a try-reset answers EAGAIN. */
   locked = false;
   restoreMsiState: (() => void) | null = null;
+  /** The physical function of a virtual one, else null. */
+  readonly physfn: PciDevice | null;
+  /** null for a function that is no physical one of SR-IOV. */
+  readonly sriov: PciSriov | null;
   private readonly config: ConfigAccess;
   private readonly capabilities = new Map<number, number>();
   /** All functions of the segment, this one included: who else a bus reset would hit. */
-  private readonly siblings: readonly PciDevice[];
+  private readonly siblings: PciDevice[];
   private enableCount = 0;
 
   constructor(
     config: ConfigAccess,
     address: PciAddress,
     parent: PciDevice | null,
-    siblings: readonly PciDevice[],
+    siblings: PciDevice[],
     ioBase = 0,
+    virtual: VirtualIdentity | null = null,
   ) {
     this.config = config;
     this.siblings = siblings;
@@ -60,12 +68,32 @@ export class PciDevice implements PciDev {
     this.parent = parent;
     this.name = pciName(address);
     this.requester = requesterId(address);
-    this.vendorId = this.configRead(Header.VENDOR_ID, 2);
-    this.deviceId = this.configRead(Header.DEVICE_ID, 2);
+    this.physfn = virtual?.physfn ?? null;
+    // A virtual function has no ids in its header: the physical one's vendor, and the device id of its SR-IOV capability.
+    this.vendorId = virtual?.physfn.vendorId ?? this.configRead(Header.VENDOR_ID, 2);
+    this.deviceId = virtual?.deviceId ?? this.configRead(Header.DEVICE_ID, 2);
     this.classCode = this.configRead(Header.REVISION, 4) >>> 8;
     this.isBridge = (this.configRead(Header.HEADER_TYPE, 1) & HeaderType.LAYOUT_MASK) === HeaderType.BRIDGE;
     this.configSize = this.readConfigSize();
-    this.resources = readBases(this, this.isBridge, ioBase);
+    this.resources = virtual?.resources ?? readBases(this, this.isBridge, ioBase);
+    this.sriov = virtual === null ? initSriov(this) : null;
+  }
+
+  /** pci_iov_add_virtfn: the function appears among all others of the segment. */
+  addVirtual(address: PciAddress, identity: VirtualIdentity): PciDevice {
+    const added = new PciDevice(this.config, address, this.parent, this.siblings, 0, identity);
+    this.siblings.push(added);
+    return added;
+  }
+
+  /** pci_iov_remove_virtfn, after its driver let go of it. */
+  removeVirtual(virtfn: PciDevice): void {
+    this.siblings.splice(this.siblings.indexOf(virtfn), 1);
+  }
+
+  /** The virtual functions of a physical one that are there. */
+  get virtfns(): readonly PciDevice[] {
+    return this.siblings.filter((each) => each.physfn === this);
   }
 
   configRead(offset: number, size: number): number {
@@ -92,6 +120,13 @@ export class PciDevice implements PciDev {
 
   get isPcie(): boolean {
     return this.capability(CapabilityId.EXPRESS) !== 0;
+  }
+
+  /** Device or port type of the PCI Express capability; -1 without one. */
+  get expressType(): number {
+    const express = this.capability(CapabilityId.EXPRESS);
+    if (express === 0) return -1;
+    return (this.configRead(express + Express.FLAGS, 2) & ExpressFlags.TYPE_MASK) >> ExpressFlags.TYPE_SHIFT;
   }
 
   /** pci_enable_device: D0, and decoding of the kinds of BAR that exist. Calls count. -EINVAL: a memory BAR has no address. */

@@ -68,5 +68,6 @@ export function restoreState(dev: PciDev, state: SavedState): void {
   for (const [offset, size, value] of state) {
     if (dev.configRead(offset, size) !== value) dev.configWrite(offset, size, value);
   }
+  dev.sriov?.restore();
   dev.restoreMsiState?.();
 }

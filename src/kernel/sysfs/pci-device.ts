@@ -63,6 +63,7 @@ export function pciDirectory(
         'reset',
         control(null, (_process, text) => reset(dev, context.refusals, text)),
       );
+    for (const [name, node] of sriovEntries(dev, context)) entries.set(name, node);
     if (dev.driver !== null) entries.set('driver', link(`${up}bus/pci/drivers/${dev.driver}`));
     if (dev.iommuGroup !== null) entries.set('iommu_group', link(`${up}kernel/iommu_groups/${dev.iommuGroup.id}`));
     const vfio = context.vfioDevice(dev);
@@ -73,6 +74,44 @@ export function pciDirectory(
       );
     return entries;
   });
+}
+
+/** What iov.c shows of a physical function, and the links between it and its virtual ones. They are all children of one bridge. */
+function sriovEntries(dev: PciDev, context: PciDirectoryContext): [string, TreeNode][] {
+  const { physfn = null, sriov = null } = dev;
+  if (physfn !== null) return [['physfn', link(`../${physfn.name}`)]];
+  if (sriov === null) return [];
+  const autoprobe = control(
+    () => (sriov.driversAutoprobe ? '1' : '0'),
+    (_process, text) => {
+      if (!/^[01yntf]/i.test(text)) return context.refusals.refuse('EINVAL', `${JSON.stringify(text)} is no boolean`);
+      sriov.driversAutoprobe = /^[1yt]/i.test(text);
+      return 0;
+    },
+  );
+  return [
+    ['sriov_totalvfs', attribute(() => String(sriov.totalVfs))],
+    ['sriov_offset', attribute(() => String(sriov.offset))],
+    ['sriov_stride', attribute(() => String(sriov.stride))],
+    ['sriov_vf_device', attribute(() => sriov.vfDeviceId.toString(16))],
+    ['sriov_drivers_autoprobe', autoprobe],
+    [
+      'sriov_numvfs',
+      control(
+        () => String(sriov.numVfs),
+        (_process, text) => numVfs(dev, context, text),
+      ),
+    ],
+    ...sriov.virtfns.map((virtfn, i): [string, TreeNode] => [`virtfn${i}`, link(`../${virtfn.name}`)]),
+  ];
+}
+
+function numVfs(dev: PciDev, context: PciDirectoryContext, text: string): number {
+  const count = /^(0x[0-9a-f]+|[0-9]+)\n?$/i.test(text) ? Number(text) : Number.NaN;
+  if (!(count <= 0xffff)) return context.refusals.refuse('EINVAL', `${JSON.stringify(text)} is no number up to 65535`);
+  return (
+    context.core.sriovNumVfs?.(dev, count) ?? context.refusals.refuse('ENOENT', 'this kernel has no drivers for SR-IOV')
+  );
 }
 
 /** `dev` stands there only where /dev/vfio/devices does. */

@@ -43,12 +43,14 @@ export class BarEmulation {
   /** vfio_need_bar_restore: a base that the host assigned is no longer in the register. */
   get needsRestore(): boolean {
     const { rbar, dev } = this.state;
+    if (dev.physfn !== null) return false;
     return rbar.slice(0, 6).some((value, index) => value !== 0 && dev.configRead(Header.BAR0 + 4 * index, 4) !== value);
   }
 
   /** vfio_bar_restore. */
   restore(): void {
     const { rbar, dev } = this.state;
+    if (dev.physfn !== null) return;
     for (let index = 0; index < 6; index += 1) dev.configWrite(Header.BAR0 + 4 * index, 4, rbar[index]!);
     dev.configWrite(Header0.ROM, 4, rbar[6]!);
   }

@@ -1,5 +1,14 @@
 /** Builds a device's virtual configuration space: which byte belongs to which capability, and the chains without what is hidden. */
-import { CapabilityId, EXTENDED_CAPABILITIES, Header, Header0, Msi, PciStatus, Power } from '../../arch/pci/index.ts';
+import {
+  CapabilityId,
+  Command,
+  EXTENDED_CAPABILITIES,
+  Header,
+  Header0,
+  Msi,
+  PciStatus,
+  Power,
+} from '../../arch/pci/index.ts';
 import { capLength, extCapLength, type HardwareRead, hasExtendedCaps } from './config-caps.ts';
 import { msiPerms, type PermBits, STD_HEADER_SIZE } from './config-perms.ts';
 import type { VfioPciState } from './state.ts';
@@ -23,10 +32,19 @@ export function buildConfigMap(state: VfioPciState): ConfigLayout {
   state.barDirty = true;
   for (let bar = 0; bar < 6; bar += 1) state.rbar[bar] = state.vdword(Header.BAR0 + 4 * bar);
   state.rbar[6] = state.vdword(Header0.ROM);
+  if (dev.physfn !== null) virtualHeader(state);
   if (state.nointx || dev.irq === 0) state.vconfig[Header.INTERRUPT_PIN] = 0;
   const caps = initCaps(state);
   if (caps.extended) initExtendedCaps(state);
   return { msiPerms: caps.msi };
+}
+
+/** What a virtual function's own header does not say (vfio_config_init): its ids, no pin, and memory that is always on. */
+function virtualHeader(state: VfioPciState): void {
+  state.setVword(Header.VENDOR_ID, state.dev.vendorId);
+  state.setVword(Header.DEVICE_ID, state.dev.deviceId);
+  state.vconfig[Header.INTERRUPT_PIN] = 0;
+  state.setVword(Header.COMMAND, state.vword(Header.COMMAND) | Command.MEMORY);
 }
 
 /** vfio_fill_vconfig_bytes: hardware's values as they are now. */

@@ -1,5 +1,5 @@
 /** The configuration space that a user sees (vfio_pci_config.c): chunks, masks, and what capabilities do beyond the masks. */
-import { CapabilityId, EXTENDED_CAPABILITIES, Header } from '../../arch/pci/index.ts';
+import { CapabilityId, Command, EXTENDED_CAPABILITIES, Header } from '../../arch/pci/index.ts';
 import type { Process } from '../process.ts';
 import { BarEmulation, isBar } from './config-bars.ts';
 import { commandWrite, type IntxMasking, intxDisableWrite } from './config-command.ts';
@@ -66,10 +66,15 @@ export class VfioPciConfig {
         return this.directRead(chunk);
       case 'basic':
         if (isBar(offset)) this.bars.fixup();
-        return this.maskedRead(chunk);
+        return (this.maskedRead(chunk) | (offset === Header.COMMAND ? this.virtualMemoryBit : 0)) >>> 0;
       default:
         return this.maskedRead(chunk);
     }
+  }
+
+  /** A virtual function has no memory enable of its own: its user sees the one it wrote, and on at first. */
+  private get virtualMemoryBit(): number {
+    return this.state.noCommandMemory ? this.state.vword(Header.COMMAND) & Command.MEMORY : 0;
   }
 
   /** What a user's write does. */

@@ -6,6 +6,8 @@ import {
   VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
   VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
   VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
+  VFIO_DEVICE_FEATURE_PCI_VF_TOKEN,
+  VFIO_DEVICE_FEATURE_SET,
   VFIO_DEVICE_GET_INFO,
   VFIO_DEVICE_GET_IRQ_INFO,
   VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
@@ -20,8 +22,10 @@ import type { FileMapping } from '../files.ts';
 import type { PciIrqs } from '../irq/pci-irqs.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { PciDevice } from '../pci/pci-device.ts';
+import type { VirtualFunctions } from '../pci/sriov.ts';
 import type { Process } from '../process.ts';
 import type { VfioDeviceOps } from '../vfio/device-ops.ts';
+import { vfioCheckFeature } from '../vfio/feature.ts';
 import { VfioPciConfig } from './config.ts';
 import { type BusResettable, DeviceSet, setDriverData, type VfioDevices } from './device-set.ts';
 import { type FeatureHandler, FeatureTable } from './feature.ts';
@@ -33,14 +37,20 @@ import { LowPower } from './low-power.ts';
 import { RegionAccess } from './rdwr.ts';
 import { probeMmaps } from './regions.ts';
 import { VfioPciIrqControl } from './set-irqs.ts';
+import { VfioPciSriov } from './sriov.ts';
 import { NO_MSIX_BAR, VfioPciState } from './state.ts';
-import { matchName } from './token.ts';
+import { parseName } from './token.ts';
+
+/** Bytes of a VF token. */
+const UUID_SIZE = 16;
 
 export interface VfioPciOptions {
   /** All PCI functions of the host: whose BARs might share a page with this one's. */
   readonly devices?: readonly PciDev[];
   /** Which devices VFIO has: what a hot reset looks its bus up in. Without it none can be proved to be the caller's. */
   readonly vfio?: VfioDevices;
+  /** Who makes virtual functions. Without it the device makes none. */
+  readonly virtualFunctions?: VirtualFunctions;
 }
 
 export class VfioPciCore implements VfioDeviceOps, BusResettable {
@@ -57,6 +67,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
   private readonly power: LowPower;
   private readonly set: DeviceSet;
   private readonly hotReset: HotReset;
+  private readonly sriov: VfioPciSriov;
   needsReset = false;
 
   constructor(context: KernelContext, dev: PciDevice, irqs: PciIrqs, options: VfioPciOptions = {}) {
@@ -73,6 +84,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
     this.power = new LowPower(this.state, this.irqControl.intx);
     this.set = new DeviceSet(dev, options.vfio ?? null);
     this.hotReset = new HotReset(dev, this.set, context.refusals);
+    this.sriov = new VfioPciSriov(context, dev, this.power, options.virtualFunctions ?? null);
     this.addFeatures();
     setDriverData(dev, this);
   }
@@ -82,6 +94,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
     features.set(VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, (_process, flags, _address, size) => power.enter(flags, size));
     features.set(VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, (...call) => power.enterWithWakeup(...call));
     features.set(VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, (_process, flags, _address, size) => power.leave(flags, size));
+    if (this.sriov.takesToken) features.set(VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, (...call) => this.setToken(...call));
   }
 
   get name(): string {
@@ -89,7 +102,10 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
   }
 
   match(text: string): number {
-    return matchName(this.context.refusals, this.name, text);
+    const parsed = parseName(this.context.refusals, this.name, text);
+    if (typeof parsed === 'number') return parsed;
+    const error = this.sriov.validate(parsed.token);
+    return error < 0 ? error : 1;
   }
 
   /** Who answers a feature of VFIO_DEVICE_FEATURE; null takes it away. */
@@ -125,12 +141,14 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
     this.config.init();
     this.findMsix();
     probeMmaps(state, this.devices.length === 0 ? [dev] : this.devices);
+    this.sriov.opened();
     return 0;
   }
 
   /** vfio_pci_core_disable, then vfio_pci_core_close_device: nothing that could interrupt outlives the next line. */
   closeDevice(): void {
     const { dev, state } = this;
+    this.sriov.closed();
     state.zap();
     this.power.exit();
     this.power.runtime.resume();
@@ -223,6 +241,17 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
   /** vfio_pci_core_aer_err_detected: an uncorrectable error of the function was reported. */
   errorDetected(): void {
     this.irqControl.err.signal();
+  }
+
+  /** vfio_pci_core_feature_token. A GET would show the token of the device's last user, so there is none. */
+  private setToken(process: Process, flags: number, address: number, size: number): number {
+    const { refusals } = this.context;
+    const checked = vfioCheckFeature(refusals, flags, size, VFIO_DEVICE_FEATURE_SET, UUID_SIZE);
+    if (checked !== 1) return checked;
+    const uuid = new Uint8Array(UUID_SIZE);
+    if (!process.memory.copyIn(address, uuid)) return refusals.refuse('EFAULT', 'the token is not readable', 'data');
+    this.sriov.setToken(uuid);
+    return 0;
   }
 
   /** VFIO_DEVICE_RESET. */

@@ -70,6 +70,11 @@ export class LowPower implements PmCallbacks {
     this.wakeup = null;
   }
 
+  /** The physical function is in D0 while it makes virtual ones, whatever its user wrote to PMCSR. */
+  wakeForSriov(): void {
+    this.state.setPowerState(0);
+  }
+
   /** vfio_pci_core_runtime_suspend: D0 first, so that what PMCSR took away from the function is back before it is saved. */
   runtimeSuspend(): void {
     this.state.setPowerState(0);

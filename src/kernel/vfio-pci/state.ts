@@ -64,7 +64,12 @@ export class VfioPciState {
 
   /** __vfio_pci_memory_enabled: decoding as the user set it, and not in D3hot. */
   get memoryEnabled(): boolean {
-    return this.dev.powerState < 3 && (this.vword(Header.COMMAND) & Command.MEMORY) !== 0;
+    return this.dev.powerState < 3 && (this.noCommandMemory || (this.vword(Header.COMMAND) & Command.MEMORY) !== 0);
+  }
+
+  /** pdev->no_command_memory: a virtual function's memory is enabled by VF MSE of its physical one, and COMMAND has no say. */
+  get noCommandMemory(): boolean {
+    return this.dev.physfn !== null;
   }
 
   /** vfio_pci_mmap_huge_fault: may a mapping of a BAR be accessed? */
@@ -115,6 +120,8 @@ export class VfioPciState {
   /** vfio_pci_set_power_state. */
   setPowerState(state: PowerState): void {
     const { dev } = this;
+    // A physical function with virtual ones stays in D0.
+    if (state > 0 && (dev.sriov?.numVfs ?? 0) > 0) return;
     const before = dev.powerState;
     if (this.needsPmRestore && before < 3 && state === 3) this.pmSave = dev.saveState();
     dev.setPowerState(state);

@@ -4,20 +4,31 @@ import type { RefusalLog } from '../refusal.ts';
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/i;
 const VF_TOKEN = 'vf_token=';
 
-/** 1: the name; 0: another device's; -EINVAL: the name with options that are malformed, or a token where none applies. */
-export function matchName(refusals: RefusalLog, name: string, text: string): number {
+/** 0: another device's name. -EINVAL: the name with options that are malformed. Else the token, or null without one. */
+export function parseName(
+  refusals: RefusalLog,
+  name: string,
+  text: string,
+): { readonly token: Uint8Array | null } | number {
   if (!text.startsWith(name)) return 0;
   let rest = text.slice(name.length);
-  if (rest === '') return 1;
+  if (rest === '') return { token: null };
   if (!rest.startsWith(' ')) return 0;
-  let token = false;
-  for (rest = rest.trimStart(); rest !== ''; rest = rest.trimStart()) {
-    const uuid = rest.startsWith(VF_TOKEN) && !token ? UUID.exec(rest.slice(VF_TOKEN.length)) : null;
+  let token: Uint8Array | null = null;
+  for (rest = skipBlanks(rest); rest !== ''; rest = skipBlanks(rest)) {
+    const uuid = rest.startsWith(VF_TOKEN) && token === null ? UUID.exec(rest.slice(VF_TOKEN.length)) : null;
     if (uuid === null)
       return refusals.refuse('EINVAL', `"${rest}" behind the device's name is no single vf_token=<uuid>`, 'name');
-    token = true;
+    token = uuidBytes(uuid[0]);
     rest = rest.slice(VF_TOKEN.length + uuid[0].length);
   }
-  if (!token) return 1;
-  return refusals.refuse('EINVAL', `${name} is no virtual function and has none, so it takes no VF token`, 'name');
+  return { token };
 }
+
+const skipBlanks = (text: string): string => text.replace(/^ +/, '');
+
+/** uuid_parse: the 16 bytes in the order of the text. */
+const uuidBytes = (text: string): Uint8Array => {
+  const digits = text.replaceAll('-', '');
+  return Uint8Array.from({ length: 16 }, (_, i) => Number.parseInt(digits.slice(2 * i, 2 * i + 2), 16));
+};

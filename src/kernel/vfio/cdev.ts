@@ -3,14 +3,15 @@ import { hex } from '../../ports/address.ts';
 import * as uapi from '../../uapi/vfio.ts';
 import type { KernelContext } from '../context.ts';
 import { copyStructFromUser } from '../copy-struct.ts';
-import { fget, fput } from '../files.ts';
+import { type File, fget, fput } from '../files.ts';
 import { attachDevice, detachDevice, replaceDevice } from '../iommufd/attach.ts';
 import type { IommufdContext } from '../iommufd/context.ts';
 import { IommufdDevice } from '../iommufd/device.ts';
 import { IommufdFile } from '../iommufd/file.ts';
+import { compatIoas } from '../iommufd/vfio-compat.ts';
 import type { Process } from '../process.ts';
 import { copyFromUser, copyToUser } from '../user-copy.ts';
-import type { VfioDevice, VfioDeviceCdev, VfioDeviceFile } from './device.ts';
+import type { VfioDevice, VfioDeviceCdev, VfioDeviceFile, VfioGroupIommufd } from './device.ts';
 
 /** What a bound device has: vdev->iommufd_device and iommufd_attached. */
 interface Bound {
@@ -48,10 +49,15 @@ export class IommufdCdev implements VfioDeviceCdev {
     if (!(iommufd instanceof IommufdFile)) {
       return refusals.refuse('EBADFD', `file descriptor ${request.iommufd} (${iommufd.name}) is no iommufd`, 'iommufd');
     }
-    const id = this.open(file, iommufd.ctx, process);
+    if (device.openCount !== 0) {
+      return refusals.refuse('EINVAL', `${device.ops.name} is bound through another open file`, 'fd');
+    }
+    const id = this.open(device, iommufd.ctx, process);
     if (id < 0) return id;
+    device.openCount = 1;
     const out = new Uint8Array(Uint32Array.of(id).buffer);
     if (!copyToUser(process, argument, out, uapi.vfio_device_bind_iommufd.offsetOf('out_devid'))) {
+      device.openCount = 0;
       this.close(device);
       return refusals.refuse('EFAULT', 'out_devid is not writable', 'argument');
     }
@@ -94,8 +100,35 @@ export class IommufdCdev implements VfioDeviceCdev {
   release(file: VfioDeviceFile): void {
     if (!file.accessGranted) return;
     file.accessGranted = false;
+    file.device.openCount = 0;
     this.close(file.device);
     file.device.group.cdevOpenCount -= 1;
+  }
+
+  /** iommufd_vfio_compat_ioas_create: the file's IOAS stands for the container from now on. */
+  container(file: File): VfioGroupIommufd | null {
+    if (!(file instanceof IommufdFile)) return null;
+    const { ctx } = file;
+    compatIoas(ctx);
+    fget(file);
+    return {
+      open: (device, process) => this.openInContainer(device, ctx, process),
+      close: (device) => this.close(device),
+      put: () => fput(file),
+    };
+  }
+
+  /** vfio_df_group_open with an iommufd: the device is attached at once (vfio_iommufd_compat_attach_ioas). */
+  private openInContainer(device: VfioDevice, ctx: IommufdContext, process: Process): number {
+    const id = this.open(device, ctx, process);
+    if (id < 0) return id;
+    const { refusals } = this.context;
+    const attached =
+      ctx.vfioIoas === null
+        ? refusals.refuse('ENODEV', 'no IOAS stands for the container any more', 'fd')
+        : this.attachPt(device, ctx.vfioIoas.id);
+    if (attached < 0) this.close(device);
+    return Math.min(attached, 0);
   }
 
   private readBind(process: Process, argument: bigint) {
@@ -134,20 +167,15 @@ export class IommufdCdev implements VfioDeviceCdev {
     return Math.min(answer, 0);
   }
 
-  /** vfio_df_open by cdev: a device has one such owner. The id in the iommufd, or -errno. */
-  private open({ device }: VfioDeviceFile, ctx: IommufdContext, process: Process): number {
-    const { refusals } = this.context;
-    if (device.openCount !== 0) {
-      return refusals.refuse('EINVAL', `${device.ops.name} is bound through another open file`, 'fd');
-    }
+  /** vfio_df_device_first_open: bound, then opened. The id in the iommufd, or -errno. */
+  private open(device: VfioDevice, ctx: IommufdContext, process: Process): number {
     const made = IommufdDevice.bindTo(ctx, device.dev);
     if (typeof made === 'number') return made;
     const error = device.ops.openDevice(process);
     if (error < 0) {
       made.unbind();
-      return refusals.passOn(error, `${device.ops.name} could not be opened`);
+      return this.context.refusals.passOn(error, `${device.ops.name} could not be opened`);
     }
-    device.openCount = 1;
     fget(ctx.file);
     this.bound.set(device, { device: made, attached: false });
     return made.id;
@@ -157,10 +185,11 @@ export class IommufdCdev implements VfioDeviceCdev {
   private close(device: VfioDevice): void {
     const state = this.bound.get(device);
     if (state === undefined) return;
-    device.openCount = 0;
     device.ops.closeDevice();
     this.detachPt(device);
     this.bound.delete(device);
+    device.cdevOpened = false;
+    device.iommufd = null;
     state.device.unbind();
     fput(state.device.ctx.file);
   }

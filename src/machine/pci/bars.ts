@@ -6,6 +6,7 @@ import type { FunctionSpec } from '../../ports/pci.ts';
 import { BarWindow, CallArea, MemoryArea, RomImage } from './bar.ts';
 import type { ConfigSpace } from './config-space.ts';
 import type { MsixCapability } from './msix.ts';
+import type { VirtualFunction } from './sriov.ts';
 
 const ROM_INDEX = 6;
 
@@ -21,9 +22,17 @@ export class BaseAddresses {
   /** Sparse: index 0 to 5, and 6 for the ROM. */
   readonly windows: readonly (BarWindow | null)[];
   private readonly config: ConfigSpace;
+  /** Whose windows the physical function places; null: by the function's own registers. */
+  private readonly virtual: VirtualFunction | null;
 
-  constructor(config: ConfigSpace, spec: FunctionSpec, msix: MsixCapability | null) {
+  constructor(
+    config: ConfigSpace,
+    spec: FunctionSpec,
+    msix: MsixCapability | null,
+    virtual: VirtualFunction | null = null,
+  ) {
     this.config = config;
+    this.virtual = virtual;
     const windows: (BarWindow | null)[] = new Array<BarWindow | null>(ROM_INDEX + 1).fill(null);
     spec.bars.forEach((bar, index) => {
       if (bar === null) return;
@@ -38,7 +47,7 @@ export class BaseAddresses {
         );
       }
       windows[index] = window;
-      allowBar(config, window);
+      if (virtual === null) allowBar(config, window);
     });
     if (spec.rom !== undefined) {
       const rom = new BarWindow(`${spec.name} ROM`, ROM_INDEX, 'rom', spec.rom.size, false);
@@ -74,13 +83,14 @@ export class BaseAddresses {
     const command = this.config.read(Header.COMMAND, 2);
     for (const window of this.windows) {
       if (window === null) continue;
-      const enabled = powered && (command & (window.kind === 'io' ? Command.IO : Command.MEMORY)) !== 0;
+      const enabled =
+        powered && (this.virtual !== null || (command & (window.kind === 'io' ? Command.IO : Command.MEMORY)) !== 0);
       window.place(decoder.bus, enabled ? this.target(window, decoder) : -1);
     }
   }
 
   private target(window: BarWindow, decoder: Decoder): number {
-    const address = this.programmed(window);
+    const address = this.virtual === null ? this.programmed(window) : this.virtual.barBase(window.index);
     // Address zero is how firmware leaves a BAR that it could not place: Linux takes it for unassigned as well.
     if (address <= 0 || address + window.size > 2 ** 52) return -1;
     const kind = window.kind === 'io' ? 'io' : 'memory';

@@ -1,7 +1,7 @@
 /** What firmware does before the kernel: bus numbers, BAR addresses and bridge windows, the same on every start. */
 import { Command, Header, Header1, Window } from '../../arch/pci/index.ts';
 import { hex } from '../../ports/address.ts';
-import type { BarWindow } from './bar.ts';
+import type { BarKind } from './bar.ts';
 import type { Bridge } from './bridge.ts';
 import type { HostFunction } from './function.ts';
 import type { PciBus } from './pci-bus.ts';
@@ -55,8 +55,8 @@ class Cursor {
     this.end = end;
   }
 
-  take(size: number, who: string): number {
-    const base = Math.ceil(this.next / size) * size;
+  take(size: number, who: string, alignment = size): number {
+    const base = Math.ceil(this.next / alignment) * alignment;
     if (base + size > this.end) {
       throw new RangeError(`${who}: ${hex(size)} bytes do not fit ${this.name}, which ends at ${hex(this.end)}`);
     }
@@ -86,36 +86,69 @@ export function assignAddresses(root: PciBus, apertures: Apertures): void {
 }
 
 function assignBus(bus: PciBus, cursors: Record<WindowName, Cursor>): void {
-  const wanted: { window: BarWindow; owner: HostFunction }[] = [];
-  for (const owner of bus.functions.values()) {
-    for (const window of owner.bars.windows) if (window !== null) wanted.push({ window, owner });
-  }
+  const wanted = [...bus.functions.values()].flatMap((owner) => [...ownBars(owner), ...virtualBars(owner)]);
   // Largest first leaves no gaps; the sort is stable, so that equals keep the order of their functions.
-  wanted.sort((a, b) => b.window.size - a.window.size);
-  for (const { window, owner } of wanted) placeBar(window, owner, bus.bridge === null, cursors);
+  wanted.sort((a, b) => b.size - a.size);
+  for (const each of wanted) placeBar(each, bus.bridge === null, cursors);
   for (const devfn of bus.devfns) {
     const bridge = bus.bridges.get(devfn);
     if (bridge !== undefined) assignBridge(bridge, cursors);
   }
 }
 
-function placeBar(
-  window: BarWindow,
-  owner: HostFunction,
-  onRootBus: boolean,
-  cursors: Record<WindowName, Cursor>,
-): void {
-  const who = `${owner.spec.name} BAR ${window.index}`;
-  if (window.kind === 'io') {
+/** A stretch of addresses that somebody wants. */
+interface Wanted {
+  readonly who: string;
+  readonly kind: BarKind;
+  readonly prefetchable: boolean;
+  readonly size: number;
+  readonly alignment: number;
+  program(address: number): void;
+}
+
+const ownBars = (owner: HostFunction): Wanted[] =>
+  owner.bars.windows.flatMap((window) =>
+    window === null
+      ? []
+      : {
+          who: `${owner.spec.name} BAR ${window.index}`,
+          kind: window.kind,
+          prefetchable: window.prefetchable,
+          size: window.size,
+          alignment: window.size,
+          program: (address) => owner.bars.program(window, address),
+        },
+  );
+
+/** One window for all the virtual functions that a physical one could have, aligned as one of them. */
+function virtualBars(owner: HostFunction): Wanted[] {
+  const { sriov } = owner;
+  if (sriov === null) return [];
+  return sriov.spec.bars.flatMap((bar, index) =>
+    bar === null
+      ? []
+      : {
+          who: `${owner.spec.name} VF BAR ${index}`,
+          kind: bar.type,
+          prefetchable: bar.prefetchable === true,
+          size: sriov.windowSize(index),
+          alignment: bar.size,
+          program: (address) => sriov.program(index, address),
+        },
+  );
+}
+
+function placeBar(wanted: Wanted, onRootBus: boolean, cursors: Record<WindowName, Cursor>): void {
+  const { who, kind, size, alignment } = wanted;
+  if (kind === 'io') {
     // Ports are scarce: a function whose BAR finds none is left without, as on real machines.
-    if (cursors.io.fits(window.size)) owner.bars.program(window, cursors.io.take(window.size, who));
+    if (cursors.io.fits(size)) wanted.program(cursors.io.take(size, who));
     return;
   }
   // A bridge's non-prefetchable window ends at 4 GiB; only what may be prefetched can sit above, except on the root bus.
-  const high = window.kind === 'memory64' && (window.prefetchable || onRootBus);
+  const high = kind === 'memory64' && (wanted.prefetchable || onRootBus);
   // A page of its own, so that a BAR can be mapped without its neighbour.
-  const size = Math.max(window.size, 4096);
-  owner.bars.program(window, cursors[high ? 'prefetch' : 'memory'].take(size, who));
+  wanted.program(cursors[high ? 'prefetch' : 'memory'].take(Math.max(size, 4096), who, Math.max(alignment, 4096)));
 }
 
 function assignBridge(bridge: Bridge, cursors: Record<WindowName, Cursor>): void {

@@ -2,7 +2,15 @@
  * The carrier of a device model: its configuration space, BARs, interrupts and DMA. `raise` is the first room on an interrupt's
  * way: while nobody observes it allocates nothing, and fills one transaction that every interrupt of the function reuses.
  */
-import { CapabilityId, Command, findCapability, Header, Power } from '../../arch/pci/index.ts';
+import {
+  CapabilityId,
+  Command,
+  ExtendedCapabilityId,
+  findCapability,
+  findExtendedCapability,
+  Header,
+  Power,
+} from '../../arch/pci/index.ts';
 import { fromHalves } from '../../ports/address.ts';
 import { Count, Loss, type LossCode } from '../../ports/ledger.ts';
 import type { FunctionSpec, PciAddress, PciFunction, PciPort } from '../../ports/pci.ts';
@@ -20,13 +28,14 @@ import { COMMAND_WRITABLE, powerOnConfig } from './layout.ts';
 import { MsiCapability } from './msi.ts';
 import { type MessageSender, MsixCapability } from './msix.ts';
 import type { FunctionPlace } from './place.ts';
+import { type CarriedVf, SriovCapability, type SriovOwner, type VirtualFunction } from './sriov.ts';
 import { attachState, type StateCapabilities, type StateOwner } from './state.ts';
 import type { Upstream } from './upstream.ts';
 
 /** How the function may send at this moment; see `refreshGate`. */
 const Gate = { CLOSED: 0, MSI: 1, MSIX: 2 } as const;
 
-export class HostFunction implements PciPort, ConfigWatcher, MessageSender, StateOwner {
+export class HostFunction implements PciPort, ConfigWatcher, MessageSender, StateOwner, SriovOwner, CarriedVf {
   readonly model: PciFunction;
   readonly spec: FunctionSpec;
   readonly config: ConfigSpace;
@@ -35,6 +44,10 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
   readonly msix: MsixCapability | null;
   readonly intx: IntxPin;
   readonly state: StateCapabilities;
+  /** Its virtual functions; null for a function without SR-IOV. */
+  readonly sriov: SriovCapability | null;
+  /** null: the function is no virtual one. */
+  private readonly virtual: VirtualFunction | null;
   readonly clock: Clock;
   readonly upstream: Upstream;
   /** Has the topology a function that a request could reach before the IOMMU? Set when the segment starts. */
@@ -48,13 +61,14 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
   private gate: number = Gate.CLOSED;
   private sending = false;
 
-  constructor(model: PciFunction, place: FunctionPlace, upstream: Upstream) {
+  constructor(model: PciFunction, place: FunctionPlace, upstream: Upstream, virtual: VirtualFunction | null = null) {
     this.model = model;
     this.spec = model.spec;
     this.place = place;
     this.upstream = upstream;
     this.clock = upstream.clock;
-    const config = powerOnConfig(model.spec);
+    this.virtual = virtual;
+    const config = powerOnConfig(model.spec, virtual !== null);
     this.config = config;
     const read = (offset: number, size: number): number => config.read(offset, size);
     const { ledger } = upstream.tap;
@@ -66,11 +80,12 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     const msix = findCapability(read, CapabilityId.MSIX);
     this.msi = msi === 0 ? null : new MsiCapability(config, msi, ledger, this);
     this.msix = msix === 0 ? null : new MsixCapability(config, msix, ledger, this);
-    this.bars = new BaseAddresses(config, model.spec, this.msix);
+    this.bars = new BaseAddresses(config, model.spec, this.msix, virtual);
     this.state = attachState(config, this);
     this.intx = new IntxPin(config, this);
     this.dma = new DmaEngine(this, upstream);
-    config.allow(Header.COMMAND, 2, COMMAND_WRITABLE);
+    this.sriov = this.makeSriov(read);
+    config.allow(Header.COMMAND, 2, virtual === null ? COMMAND_WRITABLE : Command.BUS_MASTER);
     config.allowClear(Header.STATUS, 2, 0xf900);
     config.allow(Header.CACHE_LINE_SIZE, 1, 0xff);
     config.allow(Header.INTERRUPT_LINE, 1, 0xff);
@@ -79,6 +94,28 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     config.seal();
     this.placeChanged();
     model.connect(this);
+  }
+
+  private makeSriov(read: (offset: number, size: number) => number): SriovCapability | null {
+    const { sriov } = this.spec;
+    const at = sriov === undefined ? 0 : findExtendedCapability(read, ExtendedCapabilityId.SR_IOV);
+    return sriov === undefined || at === 0 ? null : new SriovCapability(this.config, at, sriov, this);
+  }
+
+  get isVirtual(): boolean {
+    return this.virtual !== null;
+  }
+
+  carry(model: PciFunction, distance: number, virtual: VirtualFunction): HostFunction {
+    return new HostFunction(model, this.place.beside(distance), this.upstream, virtual);
+  }
+
+  attach(): void {
+    this.place.attach(this);
+  }
+
+  detach(): void {
+    this.place.detach(this);
   }
 
   /** Where the function sits now: bus numbers are software's to change. */
@@ -107,8 +144,8 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     );
   }
 
-  private get isPowered(): boolean {
-    return (this.state.power?.state ?? Power.D0) === Power.D0;
+  get isPowered(): boolean {
+    return (this.state.power?.state ?? Power.D0) === Power.D0 && (this.virtual === null || this.virtual.isEnabled());
   }
 
   raise(vector: number): boolean {
@@ -256,6 +293,7 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     this.refreshGate();
     this.bars.refresh(this.place, this.isPowered);
     this.intx.refresh();
+    this.sriov?.refresh();
   }
 
   messagesChanged(): void {

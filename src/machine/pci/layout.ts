@@ -28,17 +28,21 @@ import {
   msixTableSize,
   PciStatus,
   Power,
+  SrIov,
 } from '../../arch/pci/index.ts';
 import type { BarSpec, FunctionSpec, MsiSpec, MsixSpec } from '../../ports/pci.ts';
 import { ConfigSpace } from './config-space.ts';
+import { checkSriov, restrictVfHeader, writeSriov } from './sriov.ts';
 
 /** Capabilities are laid out from here, 4-byte aligned, in ascending order. */
 const FIRST_CAPABILITY = 0x40;
 
 /** @throws RangeError naming the field of the declaration that cannot be. */
-export function powerOnConfig(spec: FunctionSpec): ConfigSpace {
+export function powerOnConfig(spec: FunctionSpec, virtual = false): ConfigSpace {
   checkSpec(spec);
-  return spec.captured === undefined ? generated(spec) : fromCapture(spec, spec.captured);
+  const config = spec.captured === undefined ? generated(spec) : fromCapture(spec, spec.captured);
+  if (virtual) restrictVfHeader(config);
+  return config;
 }
 
 function generated(spec: FunctionSpec): ConfigSpace {
@@ -56,10 +60,13 @@ function generated(spec: FunctionSpec): ConfigSpace {
   if (spec.msi !== undefined) writeMsi(config, list, spec.msi);
   if (spec.msix !== undefined) writeMsix(config, list, spec.msix);
   if (spec.express !== undefined) writeExpress(config, list, spec);
+  const extended = new ExtendedCapabilityList(config);
   if (spec.express?.acs === true) {
-    config.set(EXTENDED_CAPABILITIES, 4, extendedHeader(ExtendedCapabilityId.ACS, 1, 0));
-    config.set(EXTENDED_CAPABILITIES + Acs.CAPABILITY, 2, Acs.REQUEST_REDIRECT | Acs.COMPLETION_REDIRECT);
+    const acs = extended.add(ExtendedCapabilityId.ACS, 1, Acs.LENGTH);
+    config.set(acs + Acs.CAPABILITY, 2, Acs.REQUEST_REDIRECT | Acs.COMPLETION_REDIRECT);
   }
+  if (spec.sriov !== undefined)
+    writeSriov(config, extended.add(ExtendedCapabilityId.SR_IOV, 1, SrIov.LENGTH), spec.sriov);
   return config;
 }
 
@@ -93,6 +100,28 @@ export class CapabilityList {
     config.set(Header.STATUS, 2, config.read(Header.STATUS, 2) | PciStatus.CAPABILITIES_LIST);
     config.set(offset, 1, id);
     this.link = offset + 1;
+    this.next = (offset + length + 3) & ~3;
+    return offset;
+  }
+}
+
+/** The same for extended capabilities. */
+class ExtendedCapabilityList {
+  private readonly config: ConfigSpace;
+  private next: number = EXTENDED_CAPABILITIES;
+  private last = 0;
+
+  constructor(config: ConfigSpace) {
+    this.config = config;
+  }
+
+  /** Offset of the new capability. */
+  add(id: number, version: number, length: number): number {
+    const { config } = this;
+    const offset = this.next;
+    config.set(offset, 4, extendedHeader(id, version, 0));
+    if (this.last !== 0) config.set(this.last, 4, (config.read(this.last, 4) & 0x000f_ffff) | (offset << 20));
+    this.last = offset;
     this.next = (offset + length + 3) & ~3;
     return offset;
   }
@@ -206,6 +235,7 @@ function checkSpec(spec: FunctionSpec): void {
   if (interruptPin !== undefined && !(interruptPin >= 1 && interruptPin <= 4 && Number.isInteger(interruptPin))) {
     fail('interruptPin', `expected 1 to 4, got ${interruptPin}`);
   }
+  checkSriov(spec);
   if (captured !== undefined && captured.length !== CONFIG_SIZE && captured.length !== EXTENDED_CONFIG_SIZE) {
     fail('captured', `expected 256 or 4096 bytes, got ${captured.length}`);
   }

@@ -65,7 +65,10 @@ function crossingsOf(bus: PciBus, devfn: number, self: HostFunction): Crossing[]
     if (peers.length > 0) found.push({ port, own, peers });
   };
   if (self.spec.express !== undefined || bus.bridge !== null) {
-    const slot = [...bus.functions].filter(([other, each]) => other >> 3 === devfn >> 3 && each !== self);
+    // Virtual functions hand nothing to each other: a device whose functions do has ACS in them (PCIe 6.12.1.2).
+    const slot = [...bus.functions].filter(
+      ([other, each]) => other >> 3 === devfn >> 3 && each !== self && !each.isVirtual && !self.isVirtual,
+    );
     add(
       null,
       true,

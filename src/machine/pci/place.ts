@@ -1,6 +1,7 @@
 /** Where a function sits, and what the bridges above it do for it. */
 import type { PciAddress } from '../../ports/pci.ts';
 import type { Decoder } from './bars.ts';
+import type { HostFunction } from './function.ts';
 
 export interface FunctionPlace extends Decoder {
   readonly address: PciAddress;
@@ -10,6 +11,11 @@ export interface FunctionPlace extends Decoder {
   readonly streamId: number;
   /** Do all bridges above forward requests (bus master on, secondary bus not in reset)? */
   readonly forwardsUpstream: boolean;
+  /** The place `distance` routing ids further on the same bus, for a virtual function. */
+  beside(distance: number): FunctionPlace;
+  /** A virtual function begins or ends to answer here. */
+  attach(fn: HostFunction): void;
+  detach(fn: HostFunction): void;
   /** `pin` 1 to 4 as the function has it. */
   routeInterrupt(pin: number, asserted: boolean): void;
 }

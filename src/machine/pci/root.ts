@@ -95,6 +95,7 @@ export class PciRoot implements ConfigAccess, Segment {
     if (this.started) throw new RangeError('a segment starts once');
     this.started = true;
     markMultiFunction(this.rootBus);
+    checkVirtualPlaces(this.rootBus);
     numberBuses(this.rootBus);
     assignAddresses(this.rootBus, this.options);
     this.upstream.peers = new PeerRouter(this.rootBus);
@@ -134,6 +135,18 @@ export class PciRoot implements ConfigAccess, Segment {
     if ((before === 0) !== (this.lines[line] === 0)) this.options.setIntx?.(line, asserted);
   }
 
+  attachVirtual(on: PciBus, devfn: number, fn: HostFunction): void {
+    on.functions.set(devfn, fn);
+    this.functions.push(fn);
+    this.upstream.peers = new PeerRouter(this.rootBus);
+  }
+
+  detachVirtual(on: PciBus, devfn: number, fn: HostFunction): void {
+    on.functions.delete(devfn);
+    this.functions.splice(this.functions.indexOf(fn), 1);
+    this.upstream.peers = new PeerRouter(this.rootBus);
+  }
+
   private checkPlace(on: PciBus, devfn: number, kind: BridgeKind | 'function'): void {
     const at = `slot ${(devfn >> 3).toString(16).padStart(2, '0')}.${devfn & 7}`;
     if (this.started) throw new RangeError(`${at}: the segment has started; nothing is added to it now`);
@@ -155,6 +168,23 @@ export class PciRoot implements ConfigAccess, Segment {
       throw new RangeError(`${at}: a link has one device, 00, with functions 0 to 7`);
     }
   }
+}
+
+/** @throws RangeError where a virtual function would have the place of something else, or one beyond the end of the bus. */
+function checkVirtualPlaces(bus: PciBus): void {
+  const taken = new Set(bus.devfns);
+  for (const [devfn, { spec }] of bus.functions) {
+    const { totalVfs, offset, stride } = spec.sriov ?? { totalVfs: 0, offset: 0, stride: 0 };
+    for (let index = 0; index < totalVfs; index += 1) {
+      const at = devfn + offset + stride * index;
+      if (at > 255 || taken.has(at))
+        throw new RangeError(
+          `${spec.name}: sriov.offset: the place of VF ${index} is ${at > 255 ? 'no longer on the bus' : 'taken'}`,
+        );
+      taken.add(at);
+    }
+  }
+  for (const bridge of bus.bridges.values()) checkVirtualPlaces(bridge.secondary);
 }
 
 /** Function 0 of a slot tells that there are more (PCI 3.0, 6.2.1). @throws RangeError for a slot without a function 0. */

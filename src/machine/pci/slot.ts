@@ -1,6 +1,7 @@
 /** The place of a function in the tree of buses: its address, its requester id, and what the bridges above let through. */
 import type { Bus } from '../../ports/bus.ts';
 import { type PciAddress, pciName, requesterId } from '../../ports/pci.ts';
+import type { HostFunction } from './function.ts';
 import { swizzle } from './intx.ts';
 import type { PciBus } from './pci-bus.ts';
 import type { FunctionPlace } from './place.ts';
@@ -12,6 +13,9 @@ export interface Segment {
   readonly ioBase: number;
   /** A pin at a device of the root bus: 1 to 4. */
   routePin(device: number, pin: number, asserted: boolean): void;
+  /** A virtual function came to, or left, a bus. */
+  attachVirtual(on: PciBus, devfn: number, fn: HostFunction): void;
+  detachVirtual(on: PciBus, devfn: number, fn: HostFunction): void;
 }
 
 export class Slot implements FunctionPlace {
@@ -69,6 +73,18 @@ export class Slot implements FunctionPlace {
       if (!above.passes(base, size, kind)) return false;
     }
     return true;
+  }
+
+  beside(distance: number): Slot {
+    return new Slot(this.segment, this.pciBus, this.devfn + distance);
+  }
+
+  attach(fn: HostFunction): void {
+    this.segment.attachVirtual(this.pciBus, this.devfn, fn);
+  }
+
+  detach(fn: HostFunction): void {
+    this.segment.detachVirtual(this.pciBus, this.devfn, fn);
   }
 
   routeInterrupt(pin: number, asserted: boolean): void {
