@@ -21,7 +21,7 @@ async function main({ quick, json, list, only }) {
     process.exitCode = 2;
     return;
   }
-  const effort = quick ? { rounds: 3, warmUp: 2, scale: 0.4 } : { rounds: 11, warmUp: 4, scale: 1 };
+  const effort = quick ? { rounds: 5, warmUp: 4, scale: 0.25 } : { rounds: 21, warmUp: 6, scale: 0.5 };
   const compilers = { c: compilerVersion('gcc'), cpp: compilerVersion('g++'), flags: FLAGS };
   const report = { node: process.version, machine: machineText(), compilers, comparisons: [], checks: [] };
   if (!json) console.log(`Node ${process.version}, ${report.machine}; C: ${compilers.c ?? 'no gcc here'}, ${FLAGS[0]}`);

@@ -14,6 +14,9 @@ struct memory {
   uint64_t **segments;
   bool *exists;
   uint64_t count;
+  /* The segment last used. */
+  uint64_t last;
+  uint64_t *words;
   /* The allocator: what was never handed out, what came back, and one byte per frame. */
   uint64_t next, end;
   uint64_t *returned;
@@ -24,6 +27,7 @@ struct memory {
 
 static inline void memory_init(struct memory *memory, uint64_t base, uint64_t size) {
   memory->count = (base + size) >> SEGMENT_SHIFT;
+  memory->last = UINT64_MAX;
   memory->segments = calloc(memory->count, sizeof(uint64_t *));
   memory->exists = calloc(memory->count, 1);
   memory->used = calloc(memory->count, sizeof(uint8_t *));
@@ -35,19 +39,19 @@ static inline void memory_init(struct memory *memory, uint64_t base, uint64_t si
   memory->allocated = 0;
 }
 
-static uint64_t *memory_touch(struct memory *memory, uint64_t index) {
-  if (!memory->exists[index]) return NULL;
-  memory->segments[index] = calloc(1, SEGMENT_BYTES);
-  return memory->segments[index];
+static bool memory_find(struct memory *memory, uint64_t index) {
+  if (index >= memory->count || !memory->exists[index]) return false;
+  if (memory->segments[index] == NULL) memory->segments[index] = calloc(1, SEGMENT_BYTES);
+  memory->words = memory->segments[index];
+  memory->last = index;
+  return true;
 }
 
 /* The aligned word that holds a physical address; NULL where no memory is. */
 static inline uint64_t *memory_word(struct memory *memory, uint64_t pa) {
   uint64_t index = pa >> SEGMENT_SHIFT;
-  if (index >= memory->count) return NULL;
-  uint64_t *segment = memory->segments[index];
-  if (segment == NULL && (segment = memory_touch(memory, index)) == NULL) return NULL;
-  return segment + ((pa & (SEGMENT_BYTES - 1)) >> 3);
+  if (index != memory->last && !memory_find(memory, index)) return NULL;
+  return memory->words + ((pa & (SEGMENT_BYTES - 1)) >> 3);
 }
 
 /* A frame is handed out once and given back once. */

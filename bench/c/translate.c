@@ -7,17 +7,18 @@
 static struct memory memory;
 static struct page_table table;
 static struct smmu smmu;
+/* One object for all, as a device has it: in memory. */
+static struct transaction *tx;
 static uint64_t wide[SAMPLES], narrow[SAMPLES];
 static const uint64_t base = 0x100000000ull;
 static const uint64_t attributes = (1ull << 54) | (1ull << 53) | 0xf44;
 
 static void translate(const uint64_t *addresses, long operations) {
-  struct transaction tx = {.requester = SID, .ssid = -1, .size = 4, .access = ACCESS_WRITE};
   uint64_t sum = 0;
   for (long n = 0; n < operations; n++) {
-    tx.iova = addresses[n & (SAMPLES - 1)];
-    if (smmu_translate(&smmu, &tx) != STATUS_OK) abort();
-    sum += tx.pa;
+    tx->iova = addresses[n & (SAMPLES - 1)];
+    if (smmu_translate(&smmu, tx) != STATUS_OK) abort();
+    sum += tx->pa;
   }
   bench_sink = sum;
 }
@@ -44,6 +45,8 @@ int main(void) {
   page_table_init(&table, &memory);
   if (!page_table_map(&table, base, 0x8040001000ull, 1ull << 30, attributes)) abort();
   smmu.memory = &memory;
+  tx = calloc(1, sizeof(*tx));
+  *tx = (struct transaction){.requester = SID, .ssid = -1, .size = 4, .access = ACCESS_WRITE};
   smmu_attach(&smmu, SID, 1, &table);
   for (int i = 0; i < SAMPLES; i++) {
     wide[i] = base + (bench_random(&state) & 0x3ffffffc);

@@ -11,7 +11,9 @@ let headed = false;
 
 export function printComparison(results) {
   if (!headed) {
-    console.log('\nNanoseconds per operation: median (min) of the rounds; ratio and goal are of the medians.\n');
+    console.log(
+      '\nNanoseconds of CPU time per operation: median (min) of the rounds; ratio and goal are of the medians.\n',
+    );
     console.log(row('', 'TypeScript', 'C', 'ratio', 'goal', 'per second'));
     headed = true;
   }
