@@ -424,7 +424,7 @@ describe('features, names, and what is not there', () => {
       [1, /migration/],
       [10, /CDX/],
       [11, /not built/],
-      [12, /migration/],
+      [9, /migration/],
       [99, /unknown/],
     ] as const) {
       rig.context.refusals.last = null;

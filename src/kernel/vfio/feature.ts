@@ -12,7 +12,7 @@ const SET = uapi.VFIO_DEVICE_FEATURE_SET;
 const PROBE = uapi.VFIO_DEVICE_FEATURE_PROBE;
 
 /** Features of migration and of DMA logging, which the core answers for drivers that have them; vfio-pci has none. */
-const OF_MIGRATION: ReadonlySet<number> = new Set([1, 2, 6, 7, 8, 9, 12]);
+const OF_MIGRATION: ReadonlySet<number> = new Set([1, 2, 6, 7, 8, 9]);
 
 export function deviceFeature(device: VfioDevice, process: Process, argument: bigint): number {
   const { refusals } = device.group.context;
@@ -29,6 +29,10 @@ export function deviceFeature(device: VfioDevice, process: Process, argument: bi
   }
   if (OF_MIGRATION.has(flags & MASK)) {
     return refusals.refuse('ENOTTY', `${device.ops.name} cannot migrate: feature ${flags & MASK} is absent`, 'flags');
+  }
+  // The one feature of migration that Linux denies otherwise: it asks for pre-copy, before it looks at the operation.
+  if ((flags & MASK) === uapi.VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2) {
+    return refusals.refuse('EINVAL', `${device.ops.name} has no migration with pre-copy`, 'flags');
   }
   const payload = userPointer(argument + BigInt(layout.size));
   return device.ops.feature(process, flags, payload, argsz - layout.size);
