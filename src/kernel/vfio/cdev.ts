@@ -55,6 +55,8 @@ export class IommufdCdev implements VfioDeviceCdev {
     const id = this.open(device, iommufd.ctx, process);
     if (id < 0) return id;
     device.openCount = 1;
+    device.cdevOpened = true;
+    device.iommufd = { context: iommufd.ctx, deviceId: id };
     const out = new Uint8Array(Uint32Array.of(id).buffer);
     if (!copyToUser(process, argument, out, uapi.vfio_device_bind_iommufd.offsetOf('out_devid'))) {
       device.openCount = 0;

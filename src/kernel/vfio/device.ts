@@ -19,6 +19,8 @@ export class VfioDevice {
   openCount = 0;
   /** What answers BIND_IOMMUFD and its kin; null in a kernel without CONFIG_VFIO_DEVICE_CDEV. */
   cdev: VfioDeviceCdev | null = null;
+  /** What it was opened through, when its group has an iommufd for a container. */
+  openedThrough: VfioGroupIommufd | null = null;
   /** Open through the character device (vfio_device_cdev_opened), not through a group. */
   cdevOpened = false;
   /** The iommufd that the device is bound to; null: none. */
@@ -51,6 +53,17 @@ export interface VfioDeviceCdev {
   detach(file: VfioDeviceFile, process: Process, argument: bigint): number;
   /** The file closes; it was bound, or not. */
   release(file: VfioDeviceFile): void;
+  /** SET_CONTAINER with `file`: what stands for the container when it is an iommufd, else null. */
+  container?(file: File): VfioGroupIommufd | null;
+}
+
+/** An iommufd in a container's place (group->iommufd). It holds a reference on its file until `put`. */
+export interface VfioGroupIommufd {
+  /** First open of a device: bound, opened, and attached to the IOAS that stands for the container. 0 or -errno. */
+  open(device: VfioDevice, process: Process): number;
+  /** Last close. */
+  close(device: VfioDevice): void;
+  put(): void;
 }
 
 /** struct vfio_device_file. */
@@ -78,7 +91,9 @@ export class VfioDeviceFile implements File {
     if (device.openCount === 0) {
       const used = group.useContainer();
       if (used < 0) return used;
-      const error = device.ops.openDevice(process);
+      const { iommufd } = group;
+      const error = iommufd === null ? device.ops.openDevice(process) : iommufd.open(device, process);
+      device.openedThrough = error < 0 ? null : iommufd;
       if (error < 0) {
         group.unuseContainer();
         return this.refusals.passOn(error, `${device.ops.name} could not be opened`);
@@ -129,7 +144,9 @@ export class VfioDeviceFile implements File {
     this.accessGranted = false;
     device.openCount -= 1;
     if (device.openCount > 0) return;
-    device.ops.closeDevice();
+    if (device.openedThrough === null) device.ops.closeDevice();
+    else device.openedThrough.close(device);
+    device.openedThrough = null;
     this.group.unuseContainer();
   }
 

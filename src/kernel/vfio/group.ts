@@ -7,13 +7,15 @@ import { claimsDma } from '../pci-drivers.ts';
 import type { Process } from '../process.ts';
 import { copyFromUser, copyToUser, userPointer } from '../user-copy.ts';
 import { VfioContainer } from './container.ts';
-import { type VfioDevice, VfioDeviceFile } from './device.ts';
+import { type VfioDevice, VfioDeviceFile, type VfioGroupIommufd } from './device.ts';
 
 export class VfioGroup {
   readonly iommuGroup: IommuGroup;
   readonly devices: VfioDevice[] = [];
   readonly context: KernelContext;
   container: VfioContainer | null = null;
+  /** In the container's place. */
+  iommufd: VfioGroupIommufd | null = null;
   /** One for being in a container, one for each open device. */
   containerUsers = 0;
   /** The only open file of the group. Open devices keep it. */
@@ -47,6 +49,10 @@ export class VfioGroup {
 
   /** vfio_group_use_container: a device opens. 0 or -EINVAL. */
   useContainer(): number {
+    if (this.iommufd !== null) {
+      if (this.openedFile !== null) fget(this.openedFile);
+      return 0;
+    }
     if (this.container?.iommu == null) {
       const why = `group ${this.id} has no ${this.container === null ? 'container' : 'IOMMU set in its container'}`;
       return this.context.refusals.refuse('EINVAL', why, 'fd', 'SET_CONTAINER, then SET_IOMMU, then GET_DEVICE_FD');
@@ -57,7 +63,7 @@ export class VfioGroup {
   }
 
   unuseContainer(): void {
-    this.containerUsers -= 1;
+    if (this.container !== null) this.containerUsers -= 1;
     if (this.openedFile !== null) fput(this.openedFile);
   }
 }
@@ -92,6 +98,7 @@ export class VfioGroupFile implements File {
   /** Open devices hold the file, so none is open here. */
   release(): void {
     this.group.container?.detachGroup(this.group);
+    this.dropIommufd();
     this.group.openedFile = null;
   }
 
@@ -107,11 +114,11 @@ export class VfioGroupFile implements File {
     const { argsz } = layout.read(bytes);
     if (argsz < layout.size)
       return this.refusals.refuse('EINVAL', `argsz ${argsz} is less than ${layout.size}`, 'argsz');
-    const { container, iommuGroup } = this.group;
+    const { container, iommufd, iommuGroup } = this.group;
     if (this.group.gone) return this.noDevices();
     const both = uapi.VFIO_GROUP_FLAGS_VIABLE | uapi.VFIO_GROUP_FLAGS_CONTAINER_SET;
     const viable = dmaOwnerClaimed(iommuGroup) ? 0 : uapi.VFIO_GROUP_FLAGS_VIABLE;
-    layout.patch(bytes, { flags: container === null ? viable : both });
+    layout.patch(bytes, { flags: container === null && iommufd === null ? viable : both });
     return copyToUser(process, argument, bytes)
       ? 0
       : this.refusals.refuse('EFAULT', 'the argument is not writable', 'argument');
@@ -124,10 +131,12 @@ export class VfioGroupFile implements File {
     const fd = new DataView(bytes.buffer).getInt32(0, true);
     const file = process.file(fd);
     if (file === null) return this.refusals.refuse('EBADF', `file descriptor ${fd} is not open`, 'container');
-    if (this.group.container !== null)
+    if (this.group.container !== null || this.group.iommufd !== null)
       return this.refusals.refuse('EINVAL', `group ${this.group.id} is in a container already`, 'fd');
     if (this.group.gone) return this.noDevices();
     if (file instanceof VfioContainer) return file.attachGroup(this.group);
+    this.group.iommufd = this.group.devices[0].cdev?.container?.(file) ?? null;
+    if (this.group.iommufd !== null) return 0;
     return this.refusals.refuse('EBADFD', `file descriptor ${fd} (${file.name}) is no container`, 'container');
   }
 
@@ -137,6 +146,7 @@ export class VfioGroupFile implements File {
 
   private unsetContainer(): number {
     const { container, containerUsers, id } = this.group;
+    if (this.group.iommufd !== null) return this.dropIommufd();
     if (container === null) return this.refusals.refuse('EINVAL', `group ${id} is in no container`, 'fd');
     if (containerUsers !== 1) {
       return this.refusals.refuse(
@@ -147,6 +157,13 @@ export class VfioGroupFile implements File {
       );
     }
     container.detachGroup(this.group);
+    return 0;
+  }
+
+  /** Devices that are open keep what they have. */
+  private dropIommufd(): number {
+    this.group.iommufd?.put();
+    this.group.iommufd = null;
     return 0;
   }
 
