@@ -47,6 +47,8 @@ const OPERATIONS: readonly (readonly [weight: number, operation: Operation])[] =
   [1, (owner, opened, a) => owner.setBusMaster(opened, a % 4 !== 0)],
   [2, (owner, opened) => owner.countFrom(opened)],
   [1, (owner, opened) => owner.closeDevice(opened)],
+  [1, (owner, opened) => owner.leave(opened)],
+  [1, (owner, { index }, a, b) => owner.move(index, a, b)],
   [3, (owner, { index }, a, b) => owner.dma(index, a, b)],
 ];
 const DECK: readonly Operation[] = OPERATIONS.flatMap(([weight, operation]) =>
@@ -211,6 +213,20 @@ export class DriverOwner implements Owner {
   closeDevice(opened: Opened): void {
     opened.device.close();
     this.opened[opened.index] = null;
+  }
+
+  /** The device's group leaves the container; with the last one the mappings go. */
+  leave(opened: Opened): void {
+    this.closeDevice(opened);
+    opened.device.group.close();
+    if (this.container.groups.length > 0) return;
+    for (const iova of [...this.mapped.keys()]) this.unmap(iova);
+    this.sequence?.close();
+    this.sequence = null;
+  }
+
+  move(index: number, a: number, cpu: number): void {
+    this.world.moveInterrupt(index, a, cpu);
   }
 
   dma(index: number, a: number, b: number): void {

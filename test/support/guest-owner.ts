@@ -48,6 +48,7 @@ const OPERATIONS: readonly (readonly [weight: number, operation: Operation])[] =
   [1, (owner, assigned) => owner.reset(assigned)],
   [2, (owner, assigned) => owner.countFrom(assigned)],
   [1, (owner, assigned, a) => owner.setBusMaster(assigned, a % 4 !== 0)],
+  [1, (owner, { index }, a, b) => owner.move(index, a, b)],
   [3, (owner, { index }, a, b) => owner.dma(index, a, b)],
 ];
 const DECK: readonly Operation[] = OPERATIONS.flatMap(([weight, operation]) =>
@@ -193,6 +194,10 @@ export class GuestOwner implements Owner {
 
   setBusMaster({ device }: Assigned, on: boolean): void {
     device.device.config.busMaster = on;
+  }
+
+  move(index: number, a: number, cpu: number): void {
+    this.world.moveInterrupt(index, a, cpu);
   }
 
   dma(index: number, a: number, b: number): void {

@@ -7,6 +7,8 @@ import { GITS_BASER, parseTableBase, translationEntryLpi } from '../../src/arch/
 import { CapabilityId, Command, Header, Power } from '../../src/arch/pci/index.ts';
 import type { Bell } from '../../src/devices/index.ts';
 import type { Host } from '../../src/kernel/boot/boot.ts';
+import { ItsMsiParent } from '../../src/kernel/irq/its-parent.ts';
+import { GicV2mMsiParent } from '../../src/kernel/irq/v2m-parent.ts';
 import type { PciDevice } from '../../src/kernel/pci/pci-device.ts';
 import type { HostFunction } from '../../src/machine/pci/function.ts';
 import { type PresetName, presetInput } from '../../src/machine/presets.ts';
@@ -93,6 +95,20 @@ export class World {
     if (expected) owner.wrote(iova, value);
     owner.checkMemory();
     if (!Buffer.from(before).equals(this.bystander.bytes)) throw new Error('DMA reached memory of another process');
+  }
+
+  /** An administrator sends one of the device's interrupts to another CPU: its message is composed anew, and keeps its IOVA. */
+  moveInterrupt(device: number, which: number, cpu: number): void {
+    const { msi, machine } = this.host;
+    const dev = this.devs[device]!;
+    const vectors = msi.vectors(dev);
+    if (vectors.length === 0) return;
+    const { desc } = vectors[which % vectors.length]!;
+    const parent = msi.msiParent(dev);
+    if (parent instanceof ItsMsiParent || parent instanceof GicV2mMsiParent) {
+      parent.setAffinity(desc, cpu % machine.spec.cpus);
+    }
+    msi.recompose(desc.irq);
   }
 
   /** The doorbell pages of the host's controllers. */
