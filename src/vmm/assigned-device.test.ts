@@ -8,6 +8,7 @@ import { Machine } from '../machine/machine.ts';
 import { PRESET_DEVICE, type PresetName, presetInput } from '../machine/presets.ts';
 import { Count } from '../ports/ledger.ts';
 import type { Hop } from '../ports/tap.ts';
+import { openDevice } from '../vfio/open-device.ts';
 import type { AssignedDevice } from './assigned-device.ts';
 import { GuestDriver } from './guest-driver.ts';
 import { type GuestMap, virtMap } from './guest-map.ts';
@@ -71,6 +72,28 @@ describe('a device in a guest, from its register to the guest CPU', () => {
     expect(ledger[Count.DELIVERED]).toBe(10);
     expect(device.warnings).toEqual([]);
     vm.close();
+  });
+
+  it('EBUSY for a device that the guest has already, which goes on working', () => {
+    const { guest, device, write, vm, host } = bed('arm-its', virtMap({ ram: RAM }));
+    const vectors = guest.enableMsix(device, 2);
+    expect(() => vm.assign(PRESET_DEVICE)).toThrow(/EBUSY: 0000:01:00.0 is in slot 1 of the guest already/);
+    expect(() => vm.assign('0000:09:00.0', { slot: 40 })).toThrow(/EINVAL: slot 40: a guest's bus has 1 to 31/);
+    write(BellRegister.RING, 1);
+    expect(vectors.count(1)).toBe(1);
+    vm.close();
+    expect(host.machine.tap.ledger[Count.PENDING]).toBe(0);
+  });
+
+  it('what the kernel refuses while a VM closes keeps nothing open', () => {
+    const { device, vm, host } = bed('arm-its', virtMap({ ram: RAM }));
+    device.device.intx.request('trigger', 0, { fds: [-1] });
+    device.device.intx.request('trigger', 0, { count: 0 });
+    vm.close();
+    const { kernel } = host.process();
+    const again = openDevice(kernel, PRESET_DEVICE);
+    expect(again.info().pci).toBe(true);
+    again.close();
   });
 
   it('masked in the guest: pending in the guest’s bits, then delivered', () => {

@@ -115,11 +115,17 @@ export class VirtualMachine extends Resource {
    * @param name `0000:01:00.0` @throws VfioError, with everything closed again that was opened here
    */
   assign(name: string, options: AssignOptions = {}): Assignment {
+    // A second file of the device would take the first one's interrupts away when it is closed.
+    const there = this.devices.find((device) => device.device.name === name);
+    if (there !== undefined) {
+      const why = `${name} is in slot ${there.guestId >> 3} of the guest already`;
+      throw new VfioError({ code: 'EBUSY', request: 'assign', why, field: 'name' });
+    }
     const container = this.#container ?? this.adopt(Container.open(this.kernel));
     this.#container = container;
+    const guestId = this.#slot(options.slot) << 3;
     const device = openDevice(this.kernel, name, container);
     try {
-      const guestId = this.#slot(options.slot) << 3;
       const reserved = device.group.reservedRegions;
       const doorbell = this.#decideDoorbell(device, reserved, options.doorbell ?? 'auto');
       const unreachable = this.#mapMemory(container, reserved, doorbell);
@@ -180,7 +186,7 @@ export class VirtualMachine extends Resource {
   }
 
   protected override closeChildren(): void {
-    for (const device of this.#devices.values()) device.stop();
+    for (const device of this.#devices.values()) stopQuietly(device);
     this.#devices.clear();
     super.closeChildren();
   }
@@ -201,7 +207,13 @@ export class VirtualMachine extends Resource {
 
   #slot(wanted: number | undefined): number {
     const slot = wanted ?? Array.from({ length: 31 }, (_, i) => i + 1).find((free) => !this.#devices.has(free << 3));
-    if (slot !== undefined && slot > 0 && slot < 32 && !this.#devices.has(slot << 3)) return slot;
+    if (slot === undefined)
+      throw new VfioError({ code: 'ENOSPC', request: 'assign', why: "the guest's bus is full", field: 'slot' });
+    if (!Number.isInteger(slot) || slot < 1 || slot > 31) {
+      const why = `slot ${slot}: a guest's bus has 1 to 31`;
+      throw new VfioError({ code: 'EINVAL', request: 'assign', why, field: 'slot' });
+    }
+    if (!this.#devices.has(slot << 3)) return slot;
     throw new VfioError({ code: 'EBUSY', request: 'assign', why: `slot ${slot} of the guest is taken`, field: 'slot' });
   }
 
@@ -289,5 +301,14 @@ export class VirtualMachine extends Resource {
     const { base, size } = this.map.pci.ecam;
     if (gpa < base || gpa >= base + size) return null;
     return { requester: Math.floor((gpa - base) / 4096), offset: (gpa - base) % 4096 };
+  }
+}
+
+/** For closing: the device's file goes next, and the kernel then takes away what a refusal here leaves. */
+function stopQuietly(device: AssignedDevice): void {
+  try {
+    device.stop();
+  } catch (error) {
+    if (!(error instanceof VfioError)) throw error;
   }
 }
