@@ -4,17 +4,21 @@
 //   node scripts/selftests.mjs --only NAME,…      these binaries only (docs/selftests.md stays as it is)
 //   node scripts/selftests.mjs --build            fetch and build only
 //   node scripts/selftests.mjs --verbose          every line that the binaries print
+//   node scripts/selftests.mjs --strict           exit status 1 when a case failed
+//   node scripts/selftests.mjs --main FILE        another build of the command than dist/cli/main.js
 //
 // Needs a Debian machine (x86-64) with apt-get, dpkg-deb, gcc, make, uuid-dev and libcap-dev. Nothing is installed: apt works on a private
 // configuration in the cache folder, with the mirror that this machine is configured with.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const PACKAGE = 'linux-source-7.2';
 const SUITES = ['sid', 'forky'];
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'belfry', 'selftests');
 const tree = join(cache, PACKAGE);
 const tests = join(tree, 'tools', 'testing', 'selftests');
@@ -43,8 +47,38 @@ MEMBERS.push(
 );
 
 const { values: options } = parseArgs({
-  options: { build: { type: 'boolean' }, only: { type: 'string' }, verbose: { type: 'boolean' } },
+  options: {
+    build: { type: 'boolean' },
+    only: { type: 'string' },
+    verbose: { type: 'boolean' },
+    strict: { type: 'boolean' },
+    main: { type: 'string' },
+  },
 });
+
+/** The binaries, how many cases each has in 7.2, and the device that it is given. */
+const BINARIES = [
+  { name: 'vfio/vfio_iommufd_setup_test', cases: 6 },
+  { name: 'vfio/vfio_pci_device_test', cases: 5 },
+  { name: 'vfio/vfio_dma_mapping_test', cases: 30 },
+  { name: 'vfio/vfio_dma_mapping_mmio_test', cases: 15 },
+  { name: 'vfio/vfio_pci_device_init_perf_test', cases: 5 },
+  { name: 'vfio/vfio_pci_sriov_uapi_test', cases: 45, device: 'bell,vfs=4', lacks: 'a simulated device with SR-IOV' },
+  {
+    name: 'vfio/vfio_pci_driver_test',
+    cases: 35,
+    lacks: 'a simulated device that the selftests have a driver for (Intel I/OAT or DSA)',
+  },
+  { name: 'iommu/iommufd', cases: 246, lacks: 'the mock behind IOMMU_TEST_CMD (CONFIG_IOMMUFD_TEST)' },
+  { name: 'iommu/iommufd_fail_nth', cases: 8 },
+];
+const BDF = '0000:01:00.0';
+/** A binary that hangs is ended after so long: the harness itself gives each case 30 s. */
+const TIMEOUT = 300_000;
+
+const STATES = ['passed', 'failed', 'skipped', 'not built'];
+const number = (cases, state) => cases.filter((each) => each.state === state).length;
+const countsOf = (cases) => STATES.map((state) => `${number(cases, state)} ${state}`).join(', ');
 
 await main();
 
@@ -54,6 +88,83 @@ async function main() {
   const version = fetchSource();
   build();
   if (options.build) return console.log(`${PACKAGE} ${version}: built in ${tests}`);
+  const only = options.only?.split(',');
+  const wanted = BINARIES.filter(({ name }) => only === undefined || only.some((part) => name.endsWith(part)));
+  const results = wanted.map(runBinary);
+  for (const result of results) console.log(`${result.name}: ${countsOf(result.cases)}`);
+  const all = results.flatMap(({ cases }) => cases);
+  console.log(`total: ${countsOf(all)}`);
+  if (only === undefined) writeFileSync(join(root, 'docs', 'selftests.md'), report(version, results));
+  const expected = all.filter(({ state }) => state === 'failed').length;
+  process.exitCode = options.strict && expected > 0 ? 1 : 0;
+}
+
+/** Runs one binary; its cases by name and state. A binary that gave up before its first case has only unbuilt ones. */
+function runBinary({ name, cases, device = 'bell', lacks }) {
+  const main = options.main ?? join(root, 'dist', 'cli', 'main.js');
+  const program = join(tests, name);
+  const args = [main, 'exec', '--quiet', '--device', device, '--', program, ...(name.startsWith('vfio/') ? [BDF] : [])];
+  const started = Date.now();
+  const result = spawnSync(process.execPath, args, {
+    encoding: 'utf8',
+    timeout: TIMEOUT,
+    maxBuffer: 256 << 20,
+    cwd: cache,
+  });
+  if (options.verbose) console.log(`${result.stdout}${result.stderr}`);
+  const seen = [...result.stdout.matchAll(/^(ok|not ok) \d+ (\S+)(?: # SKIP (.*))?$/gm)].map(([, ok, test, why]) => ({
+    test,
+    state: why !== undefined ? 'skipped' : ok === 'ok' ? 'passed' : 'failed',
+    why: why ?? '',
+  }));
+  const missing = Math.max(0, cases - seen.length);
+  const reason = lacks ?? `the binary ended before them (status ${result.status ?? result.signal})`;
+  // Without the mock every case of iommufd fails in its set-up.
+  const unbuilt = seen.length > 0 && lacks !== undefined && seen.every(({ state }) => state === 'failed');
+  const known = unbuilt ? seen.map(({ test }) => ({ test, state: 'not built', why: reason })) : seen;
+  const rest = Array.from({ length: missing }, () => ({
+    test: '',
+    state: lacks === undefined ? 'failed' : 'not built',
+    why: reason,
+  }));
+  return { name, device, seconds: (Date.now() - started) / 1000, cases: [...known, ...rest] };
+}
+
+function report(version, results) {
+  const all = results.flatMap(({ cases }) => cases);
+  const row = (label, cases) =>
+    `| ${label} | ${STATES.map((state) => number(cases, state)).join(' | ')} | ${cases.length} |`;
+  const lines = [
+    "# The kernel's own selftests",
+    '',
+    `The VFIO and iommufd selftests of Linux 7.2 (\`${PACKAGE}\` ${version}, sources untouched), run under \`belfry exec\` on the simulated host`,
+    '`arm-its`. This page is written by `npm run selftests`, which fetches, builds and runs them.',
+    '',
+    '*Not built* is what the simulated host lacks: a case that will run when it is there. *Skipped* is what the binary itself skips on this machine.',
+    '',
+    '| Binary | Passed | Failed | Skipped | Not built | Cases |',
+    '|---|---:|---:|---:|---:|---:|',
+    ...results.map(({ name, cases }) => row(`\`${name}\``, cases)),
+    row('**Total**', all),
+    '',
+  ];
+  for (const state of ['failed', 'not built', 'skipped']) {
+    const some = all.filter((each) => each.state === state);
+    if (some.length === 0) continue;
+    lines.push(`## ${state[0].toUpperCase()}${state.slice(1)}`, '');
+    for (const { name, cases } of results) {
+      const groups = new Map();
+      for (const { test, why } of cases.filter((each) => each.state === state))
+        groups.set(why, [...(groups.get(why) ?? []), test]);
+      for (const [why, names] of groups) {
+        const list = names.filter((each) => each !== '').map((each) => `\`${each}\``);
+        const cases = list.length > 0 && state !== 'not built' ? `: ${list.join(', ')}` : '';
+        lines.push(`- \`${name}\`: ${names.length} ${why === '' ? '' : `(${why})`}${cases}`.replace(/ +:/, ':'));
+      }
+    }
+    lines.push('');
+  }
+  return lines.join('\n');
 }
 
 /** Unpacks the package's tree in the cache folder, once. Answers its version. */

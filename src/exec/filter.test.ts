@@ -35,7 +35,7 @@ function verdict(
   const data = new DataView(new ArrayBuffer(64));
   data.setInt32(0, typeof name === 'number' ? name : (table.numbers[name] ?? -1), true);
   data.setUint32(4, audit ?? table.audit, true);
-  args.forEach((value, i) => data.setBigUint64(16 + 8 * i, BigInt.asUintN(64, BigInt(value)), true));
+  for (const [i, value] of args.entries()) data.setBigUint64(16 + 8 * i, BigInt.asUintN(64, BigInt(value)), true);
   return run(buildFilter(table, range), data);
 }
 
