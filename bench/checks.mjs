@@ -17,12 +17,12 @@ const START_LIMIT = 25;
 export const checks = [
   {
     name: 'gc-host',
-    title: 'No garbage collection over 10,000,000 interrupts, device to host handler (node --trace-gc)',
+    title: 'No garbage collection, device to host handler (node --trace-gc)',
     run: ({ quick }) => collections('host', quick ? 2_000_000 : 10_000_000),
   },
   {
     name: 'gc-guest',
-    title: 'No garbage collection over 10,000,000 interrupts, device to guest, acknowledged (node --trace-gc)',
+    title: 'No garbage collection, device to guest, acknowledged (node --trace-gc)',
     run: ({ quick }) => collections('guest', quick ? 2_000_000 : 10_000_000),
   },
   {
