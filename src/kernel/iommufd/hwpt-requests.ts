@@ -1,6 +1,7 @@
 /** HWPT_ALLOC and what is asked of a page table: dirty tracking, invalidation (iommufd/hw_pagetable.c). */
 import { hex } from '../../ports/address.ts';
 import {
+  IOMMU_HWPT_ALLOC_PASID,
   IOMMU_HWPT_DATA_NONE,
   IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
   IOMMU_HWPT_FAULT_ID_VALID,
@@ -10,13 +11,17 @@ import {
   type iommu_hwpt_invalidate,
   type iommu_hwpt_set_dirty_tracking,
 } from '../../uapi/iommufd.ts';
+import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
+import type { RefusalLog } from '../refusal.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
 import { FaultQueue } from './fault.ts';
 import { HwptPaging } from './hwpt.ts';
 import { Ioas } from './ioas.ts';
 
-export function hwptAlloc(ucmd: Request<typeof iommu_hwpt_alloc>): number {
+type HwptAlloc = Request<typeof iommu_hwpt_alloc>;
+
+export function hwptAlloc(ucmd: HwptAlloc): number {
   const { cmd, ctx, refusals } = ucmd;
   if (cmd.__reserved !== 0) return refusals.refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
   if ((cmd.data_type === IOMMU_HWPT_DATA_NONE) !== (cmd.data_len === 0)) {
@@ -39,7 +44,7 @@ export function hwptAlloc(ucmd: Request<typeof iommu_hwpt_alloc>): number {
 }
 
 /** The parent decides what is made: a paging table over an IOAS; over a nest parent or a vIOMMU it would be a nested one. */
-function allocUnder(ucmd: Request<typeof iommu_hwpt_alloc>, device: IommufdDevice): HwptPaging | number {
+function allocUnder(ucmd: HwptAlloc, device: IommufdDevice): HwptPaging | number {
   const { cmd, ctx, refusals } = ucmd;
   const parent = ctx.objects.find(cmd.pt_id);
   if (parent instanceof Ioas) {
@@ -52,18 +57,23 @@ function allocUnder(ucmd: Request<typeof iommu_hwpt_alloc>, device: IommufdDevic
     const what = parent === null ? 'no object' : `of type ${parent.type}`;
     return refusals.refuse('EINVAL', `pt_id ${cmd.pt_id} is ${what}: no parent for a page table`, 'pt_id');
   }
-  if (cmd.data_len === 0 || (cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID) !== 0) {
-    const why = `a nested page table takes data and no flags but FAULT_ID_VALID; flags are ${hex(cmd.flags)}`;
-    return refusals.refuse('EOPNOTSUPP', why, 'flags');
-  }
-  if (!parent.nestParent) {
-    return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'pt_id');
-  }
-  const why = `the IOMMU of ${device.dev.name} nests under a vIOMMU only`;
-  return refusals.refuse('EOPNOTSUPP', why, 'pt_id');
+  return refuseNested(ucmd, device, parent);
 }
 
-function useFaultQueue({ cmd, ctx }: Request<typeof iommu_hwpt_alloc>, hwpt: HwptPaging): number {
+/** iommufd_hwpt_nested_alloc over a page table: the SMMU's driver nests under a vIOMMU only, and no other IOMMU here nests. */
+function refuseNested({ cmd, refusals }: HwptAlloc, device: IommufdDevice, parent: HwptPaging): number {
+  const known = IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
+  if (cmd.data_len === 0 || (cmd.flags & ~known) !== 0) {
+    const why = `a nested page table takes data, and FAULT_ID_VALID and PASID for flags; flags are ${hex(cmd.flags)}`;
+    return refusals.refuse('EOPNOTSUPP', why, 'flags');
+  }
+  if (device.igroup.group.driver instanceof ArmSmmuV3Driver) {
+    return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${device.dev.name} nests under a vIOMMU only`, 'pt_id');
+  }
+  return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'pt_id');
+}
+
+function useFaultQueue({ cmd, ctx }: HwptAlloc, hwpt: HwptPaging): number {
   const fault = ctx.objects.get(cmd.fault_id, FaultQueue, 'fault_id');
   if (typeof fault === 'number') return fault;
   fault.users += 1;
@@ -90,10 +100,7 @@ export function getDirtyBitmap(ucmd: Request<typeof iommu_hwpt_get_dirty_bitmap>
 }
 
 /** No IOMMU here has HTTU or SSADS, so that a table that tracks could not be made. */
-function noDirtyTracking(
-  { refusals }: { readonly refusals: Request<typeof iommu_hwpt_alloc>['refusals'] },
-  hwpt: HwptPaging | number,
-): number {
+function noDirtyTracking({ refusals }: { readonly refusals: RefusalLog }, hwpt: HwptPaging | number): number {
   if (typeof hwpt === 'number') return hwpt;
   return refusals.refuse('EOPNOTSUPP', `the page table of HWPT ${hwpt.id} does not track dirty pages`, 'hwpt_id');
 }

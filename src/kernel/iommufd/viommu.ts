@@ -12,6 +12,10 @@ import type { RefusalLog } from '../refusal.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
 import { HwptPaging } from './hwpt.ts';
+import { spanOf } from './span.ts';
+
+/** VEVENTQ_MAX. */
+const MAX_DEPTH = 2 ** 19;
 
 const noViommu = (refusals: RefusalLog, id: number): number =>
   refusals.refuse('ENOENT', `viommu_id ${id} is no vIOMMU`, 'viommu_id');
@@ -29,6 +33,11 @@ export function viommuAlloc({ cmd, ctx, refusals }: Request<typeof iommu_viommu_
   const { driver } = device.igroup.group;
   if (!(driver instanceof ArmSmmuV3Driver) || cmd.type !== IOMMU_VIOMMU_TYPE_ARM_SMMUV3) {
     return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${device.dev.name} has no vIOMMU of type ${cmd.type}`, 'type');
+  }
+  const { stage1, stage2, s2fwb } = driver.probe;
+  if (!stage1 || !stage2 || !(s2fwb || driver.canwbs)) {
+    const why = `the SMMU of ${device.dev.name} needs both stages, and S2FWB or the firmware's CANWBS, for a vIOMMU`;
+    return refusals.refuse('EOPNOTSUPP', why, 'type');
   }
   const parent = ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id');
   if (typeof parent === 'number') return parent;
@@ -49,7 +58,9 @@ export function veventqAlloc({ cmd, refusals }: Request<typeof iommu_veventq_all
       'type',
     );
   }
-  if (cmd.veventq_depth === 0) return refusals.refuse('EINVAL', 'veventq_depth is 0', 'veventq_depth');
+  if (cmd.veventq_depth === 0 || cmd.veventq_depth > MAX_DEPTH) {
+    return refusals.refuse('EINVAL', `veventq_depth ${cmd.veventq_depth} is not in 1 to ${MAX_DEPTH}`, 'veventq_depth');
+  }
   return noViommu(refusals, cmd.viommu_id);
 }
 
@@ -62,5 +73,8 @@ export function hwQueueAlloc({ cmd, refusals }: Request<typeof iommu_hw_queue_al
     );
   }
   if (cmd.length === 0n) return refusals.refuse('EINVAL', 'length is 0', 'length');
+  if (spanOf(cmd.nesting_parent_iova, cmd.length) === null) {
+    return refusals.refuse('EOVERFLOW', `${hex(cmd.nesting_parent_iova)} + ${hex(cmd.length)} wraps`, 'length');
+  }
   return noViommu(refusals, cmd.viommu_id);
 }

@@ -144,6 +144,11 @@ export class ArmSmmuV3Driver implements IommuDriver {
     return this.attachStage1(master, domain);
   }
 
+  /** CANWBS, as firmware says it (IORT): devices cannot bypass what the CPUs cache, so that user space may own a stage 1. */
+  get canwbs(): boolean {
+    return this.spec.canwbs;
+  }
+
   drainEvents(each: (record: readonly bigint[]) => void): number {
     return this.events.drain(each);
   }
