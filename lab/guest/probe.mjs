@@ -7,6 +7,7 @@ import { probeConfig } from './probe/config.mjs';
 import { probeEmptyContainer, probeGroup, setUp } from './probe/container.mjs';
 import { probeDescription, probeOther, probeRegions } from './probe/device.mjs';
 import { probeDirty, probeInfo, probeMaps } from './probe/dma.mjs';
+import { probeIommufd } from './probe/iommufd.mjs';
 import { probeChecks, probeEdu, probeMessages, probeNotices } from './probe/irqs.mjs';
 import { Probe } from './probe/probe.mjs';
 
@@ -14,11 +15,18 @@ const EDU = '0x1234:0x11e8';
 const NVME = '0x1b36:0x0010';
 const IGB = '0x8086:0x10c9';
 
-/** Every request of the list. @param x86 decides where the platform's MSI range is expected */
-export async function probeAll(kernel, write, { x86 }) {
+/** The parts `legacy` and `iommufd` of the list. @param x86 decides where the platform's MSI range is expected */
+export async function probeAll(kernel, write, { x86, parts = ['legacy'] }) {
   const p = new Probe(kernel, write);
+  if (parts.includes('legacy')) await probeLegacy(p, kernel, windowOf(x86));
+  if (!parts.includes('iommufd')) return;
+  await p.part('iommufd', () => probeIommufd(p, find(kernel, EDU), windowOf(x86)));
+}
+
+const windowOf = (x86) => (x86 ? { start: 0xfee0_0000, end: 0xfeef_ffff } : { start: 0x800_0000, end: 0x80f_ffff });
+
+async function probeLegacy(p, kernel, window) {
   const [edu, nvme, igb] = [EDU, NVME, IGB].map((id) => find(kernel, id));
-  const window = x86 ? { start: 0xfee0_0000, end: 0xfeef_ffff } : { start: 0x800_0000, end: 0x80f_ffff };
   await p.part('empty container', () => probeEmptyContainer(p));
   await p.part('group', () => probeGroup(p, edu.group, edu.name, nvme.name));
   for (const iommu of [3, 1]) {
@@ -85,6 +93,7 @@ if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.a
   const { LinuxKernel } = await import('belfry/linux');
   await probeAll(await LinuxKernel.load(), (line) => process.stdout.write(`${line}\n`), {
     x86: process.arch === 'x64',
+    parts: process.argv.length > 2 ? process.argv.slice(2) : ['legacy'],
   });
   process.exit(0);
 }
