@@ -1,6 +1,7 @@
 /** Boots a simulated Linux on a machine: probes what is there, in Linux' order, and binds drivers. */
 
 import { Command, Header } from '../../arch/pci/index.ts';
+import { MachineError } from '../../machine/define.ts';
 import type { Machine } from '../../machine/machine.ts';
 import type { SlotSpec } from '../../machine/spec.ts';
 import type { IommuDriver } from '../../ports/iommu.ts';
@@ -88,6 +89,7 @@ export class Host {
     this.kernel.mount('/dev/kvm', { kind: 'device', mode: 0o660, uid: 0, open: () => this.kvm.openFile() });
     this.virtualFunctions = new VirtualFunctions(context, {
       added: (dev) => this.virtualAdded(dev),
+      removable: (dev) => this.vfio.askForRelease(dev),
       removed: (dev) => this.virtualRemoved(dev),
     });
     this.drivers = this.bindDrivers();
@@ -136,7 +138,8 @@ export class Host {
     });
     groups.setMsiIsolated((dev) => this.platform.msiParent(dev)?.isolated ?? false);
     const result = groups.addAll(this.pciDevices);
-    if (result < 0) throw new Error(`IOMMU groups did not come up: errno ${-result}`);
+    // A machine whose IOMMU cannot name its own functions: the spec is wrong, and `why` says where.
+    if (result < 0) throw new MachineError('iommu', this.context.refusals.last?.why ?? `no groups (errno ${-result})`);
     for (const group of groups.groups) this.giveDmaCookie(group);
     return groups;
   }
@@ -222,7 +225,7 @@ const portDriver = (): PciDriver<PciDevice> => ({
   remove: () => 0,
 });
 
-/** Boots a kernel on a machine. @throws Error when the machine's own parts do not come up. */
+/** Boots a kernel on a machine. @throws MachineError when the IOMMU cannot serve its functions; Error when other parts do not come up. */
 export const bootLinux = (machine: Machine, options: BootOptions = {}): Host => new Host(machine, options);
 
 /** The driver that the machine's spec names for each function. */

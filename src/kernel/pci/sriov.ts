@@ -100,7 +100,9 @@ export function initSriov(dev: PciDevice): PciSriov | null {
 export interface DeviceEvents {
   /** device_add: IOMMU group, driver_override, drivers. 0 or -errno. */
   added(dev: PciDevice): number;
-  /** device_del: its driver, its group. 0, or -EBUSY while a user has it (Linux waits). */
+  /** Could it be removed now? 0, or -EBUSY while a user has it (Linux waits). */
+  removable(dev: PciDevice): number;
+  /** device_del: its driver, its group. 0 or -errno. */
   removed(dev: PciDevice): number;
 }
 
@@ -151,10 +153,14 @@ export class VirtualFunctions {
     return error < 0 ? error : count;
   }
 
-  /** sriov_disable: VFs go from the first; one that is in use stops it there, and the call can be repeated. */
+  /** sriov_disable: all VFs go, or none: -EBUSY while one is in use, where Linux would wait for its user. */
   disable(dev: PciDevice): number {
     const { sriov } = dev;
     if (sriov === null || sriov.numVfs === 0) return 0;
+    for (const virtfn of dev.virtfns) {
+      const busy = this.events.removable(virtfn);
+      if (busy < 0) return this.context.refusals.passOn(busy, `${virtfn.name} is in use`);
+    }
     for (const virtfn of dev.virtfns) {
       const error = this.events.removed(virtfn);
       if (error < 0) return this.context.refusals.passOn(error, `${virtfn.name} could not be taken away`);

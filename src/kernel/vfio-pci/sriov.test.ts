@@ -142,6 +142,11 @@ describe('sriov_numvfs', () => {
     expect(device(pf, `${PF} vf_token=${UUID}`)).toBeTypeOf('number');
     const fd = device(group(VF1), `${VF1} vf_token=${UUID}`) as number;
     expect([numVfs(0), write('/sys/bus/pci/drivers/vfio-pci/unbind', PF)]).toEqual(['EBUSY', 'EBUSY']);
+    // None of them is gone.
+    expect([client.readLink(`${SYS}/${PF}/virtfn0`), client.readLink(`${SYS}/${PF}/virtfn1`)]).toEqual([
+      `../${VF0}`,
+      `../${VF1}`,
+    ]);
     client.close(fd);
     expect(numVfs(0)).toBe(1);
   });

@@ -57,16 +57,8 @@ export class Vfio {
   unregister(dev: PciDev): number {
     const device = this.deviceOf(dev);
     if (device === null) return 0;
-    if (device.openCount > 0) {
-      device.ops.request(0);
-      const why = `${dev.name} is open ${device.openCount} times; its user was asked through the REQ interrupt to let go`;
-      return this.context.refusals.refuse(
-        'EBUSY',
-        why,
-        undefined,
-        'close the device, then try again; Linux waits here',
-      );
-    }
+    const error = this.askForRelease(dev);
+    if (error < 0) return error;
     this.devices.splice(this.devices.indexOf(device), 1);
     const { group } = device;
     group.devices.splice(group.devices.indexOf(device), 1);
@@ -78,6 +70,15 @@ export class Vfio {
       this.kernel.unmount(`/dev/vfio/${group.id}`);
     }
     return 0;
+  }
+
+  /** Whether `unregister` could do it now: 0, or -EBUSY after the user was asked to let go. */
+  askForRelease(dev: PciDev): number {
+    const device = this.deviceOf(dev);
+    if (device === null || device.openCount === 0) return 0;
+    device.ops.request(0);
+    const why = `${dev.name} is open ${device.openCount} times; its user was asked through the REQ interrupt to let go`;
+    return this.context.refusals.refuse('EBUSY', why, undefined, 'close the device, then try again; Linux waits here');
   }
 
   deviceOf(dev: PciDev): VfioDevice | null {
