@@ -65,7 +65,7 @@ describe('random programs on a physical function', () => {
     const base = { functions: host.pciDevices.length, groups: host.groups!.groups.length };
     let token: string | null = null;
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 12 }), (steps) => {
+      fc.property(fc.array(step, { maxLength: 8 }), (steps) => {
         let count = 0;
         const files = new Map<number, [number, number]>();
         const vfsInUse = (): boolean => [...files.keys()].some((at) => at > 0);
@@ -109,7 +109,7 @@ describe('random programs on a physical function', () => {
         for (const pair of files.values()) for (const fd of pair) client.close(fd);
         expect(numVfs(0)).toBe(0);
       }),
-      { numRuns: 1000 },
+      { numRuns: 400 },
     );
   });
 });
