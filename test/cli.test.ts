@@ -35,6 +35,10 @@ const armGuest = {
   pci: { ecam: { base: 0x3f00_0000, size: 0x100_0000 }, mmio32: { base: 0x1000_0000, size: 0x2eff_0000 }, intx: 3 },
 };
 
+/** An SMMU that cannot name what is behind a port. */
+const eightBits = JSON.parse(readFileSync(join(root, 'docs/examples/two-its.json'), 'utf8'));
+eightBits.iommu.sidBits = 8;
+
 const summaryOf = (text: string): Record<string, unknown> => JSON.parse(text.trimEnd().split('\n').at(-1) as string);
 
 describe('belfry', () => {
@@ -197,6 +201,7 @@ describe('what the command line names is wrong: status 1 or 2, the field named, 
     [['--host', file('array.json', '[]')], 'machine'],
     [['--host', file('pages.json', '{"name":"x","architecture":"arm64","pageSize":8192}')], 'pageSize'],
     [['--host', file('binary.json', new Uint8Array([0, 255, 254, 1, 2]))], 'file'],
+    [['--host', file('sid.json', JSON.stringify(eightBits))], 'iommu: stream id 0x0000_0100 is beyond 8 bits'],
     [['--device', join(scratch, 'absent.txt')], 'absent.txt'],
     [['--device', file('noise.txt', 'this is no capture\n')], 'noise.txt'],
     [['--device', file('short', new Uint8Array(17))], 'short'],
