@@ -2,7 +2,8 @@
 import type { KernelContext } from './context.ts';
 import { type OwnedMemory, type ProcessOptions, SimProcess } from './process.ts';
 import { Syscalls } from './syscalls.ts';
-import { type DirectoryNode, directory, type TreeNode } from './sysfs/node.ts';
+import { MountTree } from './sysfs/mount-tree.ts';
+import type { DirectoryNode, TreeNode } from './sysfs/node.ts';
 import { SimUserMemory } from './user-memory.ts';
 
 /** A process whose memory lives in the machine's RAM. */
@@ -12,14 +13,14 @@ export class SimKernel {
   readonly context: KernelContext;
   readonly syscalls: Syscalls;
   readonly processes = new Map<number, SimProcess>();
-  /** The root of the tree: mount points by path, each a node computed on demand. */
+  /** The root of the tree that user space sees. */
   readonly root: DirectoryNode;
-  private readonly mounts = new Map<string, TreeNode>();
+  private readonly mounts = new MountTree();
   private nextPid = 1;
 
   constructor(context: KernelContext) {
     this.context = context;
-    this.root = directory(() => this.level(''));
+    this.root = this.mounts.root;
     this.syscalls = new Syscalls(context, this.root);
   }
 
@@ -63,26 +64,10 @@ export class SimKernel {
 
   /** Shows `node` at an absolute path: a device node, or the top of a subtree. */
   mount(path: string, node: TreeNode): void {
-    this.mounts.set(path, node);
+    this.mounts.mount(path, node);
   }
 
   unmount(path: string): void {
-    this.mounts.delete(path);
-  }
-
-  /** Entries of the directory at `prefix`, from the mounted paths below it. */
-  private level(prefix: string): ReadonlyMap<string, TreeNode> {
-    const entries = new Map<string, TreeNode>();
-    for (const [path, node] of this.mounts) {
-      if (!path.startsWith(`${prefix}/`)) continue;
-      const [name, ...below] = path.slice(prefix.length + 1).split('/');
-      if (below.length === 0) entries.set(name, node);
-      else if (!entries.has(name))
-        entries.set(
-          name,
-          directory(() => this.level(`${prefix}/${name}`)),
-        );
-    }
-    return entries;
+    this.mounts.unmount(path);
   }
 }

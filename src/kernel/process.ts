@@ -51,6 +51,8 @@ export class SimProcess<Memory extends OwnedMemory = OwnedMemory> implements Pro
   private readonly refusals: RefusalLog;
   /** Open files by descriptor; null is a free one. */
   private readonly table: (File | null)[] = [];
+  /** No descriptor below it is free. */
+  private lowestFree = 0;
 
   constructor(pid: number, memory: Memory, refusals: RefusalLog, options: ProcessOptions = {}) {
     const euid = options.euid ?? 0;
@@ -73,8 +75,9 @@ export class SimProcess<Memory extends OwnedMemory = OwnedMemory> implements Pro
 
   /** A file that nobody holds yet is released when there is no room for it. */
   install(file: File, from = 0): number {
-    let fd = from;
+    let fd = Math.max(from, this.lowestFree);
     while ((this.table[fd] ?? null) !== null) fd += 1;
+    if (from <= this.lowestFree) this.lowestFree = fd;
     if (fd >= this.limits.nofile) {
       if (fileCount(file) === 0) file.release();
       return this.refusals.refuse(
@@ -92,6 +95,7 @@ export class SimProcess<Memory extends OwnedMemory = OwnedMemory> implements Pro
     const file = this.file(fd);
     if (file === null) return this.badDescriptor(fd);
     this.table[fd] = null;
+    this.lowestFree = Math.min(this.lowestFree, fd);
     fput(file);
     return 0;
   }

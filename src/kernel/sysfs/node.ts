@@ -64,7 +64,7 @@ export function control(read: (() => string) | null, write: (process: Process, t
 }
 
 /** Numbers by value, before names. */
-function byNumberThenName(a: string, b: string): number {
+export function byNumberThenName(a: string, b: string): number {
   const [left, right] = [Number(a), Number(b)];
   if (Number.isNaN(left) !== Number.isNaN(right)) return Number.isNaN(left) ? 1 : -1;
   if (!Number.isNaN(left) && left !== right) return left - right;
