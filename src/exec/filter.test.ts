@@ -50,6 +50,12 @@ describe.each(['x64', 'arm64'])('the filter of %s', (architecture) => {
     }
   });
 
+  it('stops on what is written to standard output, which a shell may have redirected', () => {
+    expect(verdict(architecture, 'write', [1])).toBe(NOTIFY);
+    expect(verdict(architecture, 'write', [2])).toBe(ALLOW);
+    expect(verdict(architecture, 'read', [1])).toBe(ALLOW);
+  });
+
   it('stops on requests of VFIO and iommufd on any descriptor, and on no others', () => {
     expect(verdict(architecture, 'ioctl', [5, 0x3b64])).toBe(NOTIFY);
     expect(verdict(architecture, 'ioctl', [-1, 0x3b81])).toBe(NOTIFY);

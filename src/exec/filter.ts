@@ -53,7 +53,6 @@ const PATHS: readonly CallName[] = [
 ];
 const ON_DESCRIPTOR: readonly CallName[] = [
   'read',
-  'write',
   'fstat',
   'lseek',
   'readv',
@@ -94,6 +93,11 @@ export function buildFilter({ audit, numbers }: CallTable, range: FdRange): Uint
         { code: AND, k: 0xff00 },
         { code: EQUAL, k: VFIO_TYPE << 8, yes: 'notify', no: 'allow' },
       ],
+    ],
+    // A shell's redirection puts a file at descriptor 1 by dup2, and what it writes there must have its effect.
+    [
+      'write',
+      [{ code: LOAD, k: argument(0) }, { code: EQUAL, k: 1, yes: 'notify', no: 'next' }, ...inRange(range, 0, 'allow')],
     ],
     ['fcntl', [{ code: LOAD, k: argument(1) }, ...anyOf(DUPLICATE), ...inRange(range, 0, 'allow')]],
     [

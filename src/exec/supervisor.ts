@@ -107,12 +107,11 @@ export class Supervisor {
         this.options.onError?.(error);
       }
     }
-    if (result === PROCEED) listener.proceed();
-    else {
-      if (result < 0) this.refused(listener);
-      listener.respond(result);
-    }
+    if (result < 0 && result !== PROCEED) this.refused(listener);
+    // Before the program goes on: what its call set off has happened when it returns, each time alike.
     session.end();
+    if (result === PROCEED) listener.proceed();
+    else listener.respond(result);
   }
 
   private refused({ pid }: SeccompListener): void {

@@ -1,0 +1,202 @@
+/** `belfry exec` with programs that know nothing of it: coreutils, and a VFIO program in C. Expected values are Linux's, or stand in the program. */
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const main = process.env['BELFRY_MAIN'] ?? join(root, 'dist', 'cli', 'main.js');
+const scratch = mkdtempSync(join(tmpdir(), 'exec-test-'));
+
+function run(args: string[], env: Record<string, string> = {}) {
+  const result = spawnSync(process.execPath, [main, 'exec', ...args], {
+    encoding: 'utf8',
+    timeout: 60_000,
+    env: { ...process.env, ...env },
+  });
+  return { status: result.status, signal: result.signal, out: result.stdout, err: result.stderr };
+}
+
+/** Why programs cannot be run here, or null. */
+function obstacle(): string | null {
+  if (process.platform !== 'linux') return 'this is not Linux';
+  if (!existsSync(main)) return 'dist/ is not built';
+  const { status, err } = run(['--quiet', '--', 'true']);
+  return status === 0 ? null : err.trim() || `exec -- true ends with ${status}`;
+}
+
+/** The C program, linked as asked; null without a compiler that can. */
+function compiled(kind: 'static' | 'dynamic'): string | null {
+  const program = join(scratch, `vfio-program-${kind}`);
+  const source = join(root, 'test', 'support', 'vfio-program.c');
+  const flags = kind === 'static' ? ['-static'] : [];
+  return spawnSync('gcc', ['-O1', '-w', ...flags, '-o', program, source]).status === 0 ? program : null;
+}
+
+const why = obstacle();
+const title = (text: string, reason: string | null): string =>
+  reason === null ? text : `${text} (skipped: ${reason})`;
+
+describe.skipIf(why !== null)(title('any program', why), () => {
+  it('sees the simulated tree', () => {
+    const list = run([
+      '--quiet',
+      '--',
+      'ls',
+      '/dev/vfio',
+      '/sys/kernel/iommu_groups/1/devices',
+      '/sys/bus/pci/devices',
+    ]);
+    expect(list).toMatchObject({ status: 0, err: '' });
+    expect(list.out.split(/\s+/)).toEqual(expect.arrayContaining(['vfio', '1', '0000:01:00.0', '0000:00:01.0']));
+    const text = run(['--quiet', '--', 'cat', '/sys/bus/pci/devices/0000:01:00.0/vendor']);
+    expect(text.out).toBe('0x1b36\n');
+    const link = run(['--quiet', '--', 'readlink', '/sys/bus/pci/devices/0000:01:00.0/driver']);
+    expect(link.out).toMatch(/\/vfio-pci\n$/);
+    const real = run(['--quiet', '--', 'realpath', '/sys/bus/pci/devices/0000:01:00.0/iommu_group']);
+    expect(real.out).toBe('/sys/kernel/iommu_groups/1\n');
+    const kind = run(['--quiet', '--', 'stat', '-c', '%F %t:%T', '/dev/vfio/vfio']);
+    expect(kind.out).toBe('character special file a:c4\n');
+  });
+
+  it('writes to sysfs have their effect', () => {
+    const device = '/sys/bus/pci/devices/0000:01:00.0';
+    const script = [
+      `echo 0000:01:00.0 > ${device}/driver/unbind; ls ${device} /dev/vfio; echo --`,
+      'echo 0000:01:00.0 > /sys/bus/pci/drivers/vfio-pci/bind; ls /dev/vfio',
+    ].join('; ');
+    const { out, status } = run(['--quiet', '--', 'sh', '-c', script]);
+    expect(status).toBe(0);
+    const [before = [], after = []] = out.split('--\n').map((part) => part.split('\n'));
+    expect(before).toEqual(expect.arrayContaining(['vfio', 'vendor']));
+    expect(before).not.toContain('driver');
+    expect(before).not.toContain('1');
+    expect(after).toContain('1');
+    const refused = run([
+      '--explain',
+      '--quiet',
+      '--',
+      'sh',
+      '-c',
+      `echo nonsense > /sys/bus/pci/drivers/vfio-pci/bind`,
+    ]);
+    expect(refused.err).toContain('there is no PCI device "nonsense"');
+  });
+
+  it('ends as the program ends', () => {
+    expect(run(['--quiet', '--', 'sh', '-c', 'exit 42']).status).toBe(42);
+    expect(run(['--quiet', '--', 'sh', '-c', 'kill -TERM $$']).signal).toBe('SIGTERM');
+    expect(run(['--quiet', '--', '/does/not/exist'])).toMatchObject({ status: 127 });
+    expect(run(['--quiet', '--', '/etc/passwd'])).toMatchObject({ status: 126 });
+    expect(run(['--quiet', '--']).status).toBe(2);
+  });
+
+  it('leaves the rest of the system alone', () => {
+    const script = 'readlink /proc/self/exe; ls /dev/null; ulimit -n; echo $HELLO; cat; exit 3';
+    const result = spawnSync(
+      'sh',
+      ['-c', `ulimit -n 1024; exec ${process.execPath} ${main} exec -- sh -c '${script}'`],
+      {
+        encoding: 'utf8',
+        input: 'from standard input\n',
+        env: { ...process.env, HELLO: 'environment' },
+      },
+    );
+    expect(result.status).toBe(3);
+    expect(result.stdout).toMatch(/^\/\S+\n\/dev\/null\n1024\nenvironment\nfrom standard input\n$/);
+    expect(result.stderr).toMatch(/^belfry: arm-its: no device node opened; 0 requests, 0 refused; .*\n$/);
+  });
+
+  it('hands on a signal that it is sent, and leaves nothing in the temporary directory', async () => {
+    const child = spawn(process.execPath, [main, 'exec', '--quiet', '--', 'sh', '-c', 'ls /dev/vfio; sleep 60'], {
+      env: { ...process.env, TMPDIR: scratch },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    expect(readdirSync(scratch).filter((name) => name.startsWith('belfry-'))).toHaveLength(1);
+    child.kill('SIGTERM');
+    const signal = await new Promise((resolve) => child.once('exit', (_status, by) => resolve(by)));
+    expect(signal).toBe('SIGTERM');
+    expect(readdirSync(scratch).filter((name) => name.startsWith('belfry-'))).toEqual([]);
+  });
+});
+
+describe.each(['static', 'dynamic'] as const)('a VFIO program in C, %s', (kind) => {
+  const program = why === null ? compiled(kind) : null;
+  const reason = why ?? (program === null ? 'gcc cannot build it' : null);
+  const vfio = (what: string, ...options: string[]) => run([...options, '--', program ?? '', what]);
+
+  it.skipIf(reason !== null)(title('opens, asks, and is refused as on Linux', reason), () => {
+    const { out, status, err } = vfio('basic', '--explain');
+    expect(status).toBe(0);
+    expect(out).toContain('regions 9 irqs 5');
+    expect(out).toContain('id be111b36 bell 0001be11');
+    expect(out).toContain('twice -1 Device or resource busy');
+    expect(out).toContain('unknown -1 Inappropriate ioctl for device');
+    expect(out).toContain('fault -1 Bad address');
+    expect(err).toContain('EBUSY: group 1 is open already');
+    expect(err).toMatch(/belfry: arm-its: \/dev\/vfio\/vfio \/dev\/vfio\/1; 6 requests, 3 refused; /);
+  });
+
+  it.skipIf(reason !== null)(title('gets its interrupts through eventfds', reason), () => {
+    for (const host of ['arm-its', 'x86']) {
+      const { out, err } = vfio('irq', '--host', host);
+      expect(out).toBe('enable 0 \npoll 1 \nread 8 \ncount 3\nblocking 8 \ncount 1\n');
+      expect(err).toContain('4 of 4 interrupts delivered');
+    }
+    const v2m = vfio('irq', '--host', 'arm-v2m', '--allow-unsafe-interrupts', '--json');
+    expect(JSON.parse(v2m.err)).toMatchObject({ kind: 'summary', interrupts: { sent: 4, delivered: 4, lost: {} } });
+  });
+
+  for (const memory of ['dma-private', 'dma-shared']) {
+    it.skipIf(reason !== null)(title(`${memory}: pages stay what they were when they were pinned`, reason), () => {
+      const { out, status } = vfio(memory, '--quiet');
+      expect(status).toBe(0);
+      expect(out.split('\n')).toEqual([
+        'map 0 ',
+        'dma 2',
+        'memory written by the device',
+        'unmapped 6',
+        'dma 2',
+        'pinned written by the device',
+        'dma 2',
+        'new page nnnn',
+        'dma 2',
+        'old page ZZZZ',
+        'unmap 0 ',
+        'unmapped 8192',
+        'hole -1 Bad address',
+        '',
+      ]);
+    });
+  }
+
+  it.skipIf(reason !== null)(title('maps a BAR of memory, and gets SIGBUS while decoding is off', reason), () => {
+    expect(vfio('bar', '--quiet').out).toBe(
+      'mmap 0 \nread through the mapping\nmapped through pwrite\nbeyond -1 Invalid argument\ndecoding off: signal 7\ndecoding on: through the mapping\n',
+    );
+  });
+
+  it.skipIf(reason !== null)(title('fork, dup, kill: a file lives as long as its last descriptor', reason), () => {
+    expect(vfio('files', '--quiet').out.split('\n')).toEqual([
+      'held by the child -1 Device or resource busy',
+      "child's bell 0001be11",
+      'after its death open',
+      'held by the copy -1 Device or resource busy',
+      'copy works 0 ',
+      'after the copy open',
+      '',
+    ]);
+    expect(vfio('kill', '--quiet').signal).toBe('SIGKILL');
+  });
+});
+
+describe('the help', () => {
+  it('names every option', () => {
+    const text = spawnSync(process.execPath, [main, 'help', 'exec'], { encoding: 'utf8' }).stdout;
+    const source = readFileSync(join(root, 'src', 'cli', 'exec', 'options.ts'), 'utf8');
+    for (const [, name] of source.matchAll(/^ {2}'?([a-z-]+)'?: \{ type:/gm)) expect(text).toContain(`--${name}`);
+  });
+});
