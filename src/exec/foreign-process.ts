@@ -18,6 +18,7 @@ const CAPABILITIES: readonly (readonly [number, string])[] = [
   [14, 'CAP_IPC_LOCK'],
   [17, 'CAP_SYS_RAWIO'],
   [21, 'CAP_SYS_ADMIN'],
+  [24, 'CAP_SYS_RESOURCE'],
 ];
 
 export class ForeignProcess extends SimProcess<ForeignMemory> {
