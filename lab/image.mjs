@@ -50,6 +50,7 @@ function addUserland(cpio, tree) {
  * @returns the path of the archive; the caller removes it
  */
 export function runImage({ root, base, modules, script, args, shell }) {
+  removeLeftovers(cacheDirectory('run'));
   const path = join(cacheDirectory('run'), `${process.pid}.cpio`);
   const over = `${path}.over`;
   const cpio = new CpioWriter(over);
@@ -67,6 +68,13 @@ export function runImage({ root, base, modules, script, args, shell }) {
   appendFileSync(path, readFileSync(over));
   rmSync(over);
   return path;
+}
+
+/** What runs left that were ended by a signal. */
+function removeLeftovers(directory) {
+  for (const file of readdirSync(directory)) {
+    if (!existsSync(`/proc/${Number.parseInt(file, 10)}`)) rmSync(join(directory, file), { force: true });
+  }
 }
 
 /** A script of the repository has its neighbours with it; another stands alone. */
