@@ -1,6 +1,6 @@
 /** A container: one IOMMU context (`/dev/vfio/vfio`) that groups are put into and memory is mapped into. */
 import { hex, type Iova, iova as toIova } from '../ports/address.ts';
-import type { Kernel, UserBuffer } from '../ports/kernel.ts';
+import type { Kernel } from '../ports/kernel.ts';
 import {
   VFIO_API_VERSION,
   VFIO_CHECK_EXTENSION,
@@ -21,26 +21,16 @@ import {
   vfio_iommu_type1_dma_unmap,
   vfio_iommu_type1_info,
 } from '../uapi/vfio-type1.ts';
-import { chooseIova, roundUp } from './choose-iova.ts';
-import { DmaBuffer } from './dma-buffer.ts';
+import type { AddressSpace, DmaAccess, MapDmaOptions } from './address-space.ts';
+import { chooseIova } from './choose-iova.ts';
+import type { DmaBuffer } from './dma-buffer.ts';
+import { mapMemory } from './dma-memory.ts';
 import { check, VfioError } from './error.ts';
 import { explainMap } from './explain-map.ts';
 import type { Group } from './group.ts';
 import { type IommuInfo, type IovaRange, parseIommuInfo } from './iommu-info.ts';
 import { askInfo } from './request.ts';
 import { Resource } from './resource.ts';
-
-/** What the device may do: read, write, or both. */
-export type DmaAccess = 'r' | 'w' | 'rw';
-
-export interface MapDmaOptions {
-  /** Bytes; rounded up to whole pages. Or hand over memory as `buffer`, which then belongs to the DMA buffer. */
-  readonly length?: number;
-  readonly buffer?: UserBuffer;
-  /** Where the device finds it; a multiple of the smallest page. Left out: the lowest free place. */
-  readonly iova?: number | bigint;
-  readonly access?: DmaAccess;
-}
 
 const PATH = '/dev/vfio/vfio';
 /** What is assumed when the kernel does not list the IOVAs that may be mapped. */
@@ -55,7 +45,7 @@ const ANYWHERE: readonly IovaRange[] = [{ start: 0, end: 2 ** 32 - 1 }];
  * using buffer = container.mapDma({ length: 4096 });
  * console.log(hex(buffer.iova));
  */
-export class Container extends Resource {
+export class Container extends Resource implements AddressSpace {
   readonly kernel: Kernel;
   readonly fd: number;
   readonly #groups = new Set<Group>();
@@ -115,36 +105,34 @@ export class Container extends Resource {
     );
   }
 
-  /** Allocates memory, or takes `buffer`, and maps it for the devices of this container. @throws VfioError */
+  ranges(): readonly IovaRange[] {
+    return this.info().iovaRanges;
+  }
+
+  pageSizes(): readonly number[] {
+    return this.info().pageSizes;
+  }
+
   mapDma(options: MapDmaOptions): DmaBuffer {
     this.assertOpen('VFIO_IOMMU_MAP_DMA');
     const page = options.iova === undefined ? this.#smallestPage() : this.kernel.pageSize;
-    const memory = options.buffer ?? this.#allocate(roundUp(options.length ?? 0, Math.max(page, this.kernel.pageSize)));
-    try {
-      const iova = options.iova === undefined ? this.#choose(memory.length, page) : toIova(options.iova);
-      this.map(iova, memory.address, memory.length, options.access);
-      return this.adopt(new DmaBuffer(iova, memory, () => this.#unmapQuietly(iova, memory.length)));
-    } catch (error) {
-      if (options.buffer === undefined) memory.free();
-      throw error;
-    }
+    const undo = (iova: number, length: number): void => this.#unmapQuietly(iova, length);
+    return this.adopt(mapMemory(this, options, page, 'VFIO_IOMMU_MAP_DMA', undo));
   }
 
-  /**
-   * Maps [address, address + length) of this process at `iova`. The library keeps no hold of the memory.
-   * @param length bytes, as all three a multiple of the smallest page
-   * @throws VfioError
-   */
-  map(iova: number, address: number, length: number, access: DmaAccess = 'rw'): void {
+  /** With null the library chooses the lowest place of those that it did not map itself: the kernel does not choose. */
+  map(iova: number | null, address: number, length: number, access: DmaAccess = 'rw'): Iova {
+    this.assertOpen('VFIO_IOMMU_MAP_DMA');
+    const at = iova === null ? this.#choose(length, this.#smallestPage()) : toIova(iova);
     const flags = (access !== 'w' ? VFIO_DMA_MAP_FLAG_READ : 0) | (access !== 'r' ? VFIO_DMA_MAP_FLAG_WRITE : 0);
     const argsz = vfio_iommu_type1_dma_map.size;
-    const bytes = vfio_iommu_type1_dma_map.bytes({ argsz, flags, vaddr: address, iova, size: length });
-    this.assertOpen('VFIO_IOMMU_MAP_DMA');
+    const bytes = vfio_iommu_type1_dma_map.bytes({ argsz, flags, vaddr: address, iova: at, size: length });
     const result = this.kernel.ioctl(this.fd, VFIO_IOMMU_MAP_DMA, bytes);
     check(this.kernel, result, 'VFIO_IOMMU_MAP_DMA', (code) =>
-      this.kernel.refusal() === null ? explainMap(code, this, { iova, address, length }) : null,
+      this.kernel.refusal() === null ? explainMap(code, this, { iova: at, address, length }) : null,
     );
-    this.#mappings.set(iova, length);
+    this.#mappings.set(at, length);
+    return at;
   }
 
   /** Unmaps what lies in [iova, iova + length). @returns bytes unmapped, 0 when nothing was there @throws VfioError */
@@ -195,21 +183,6 @@ export class Container extends Resource {
   #call(request: number, name: string, argument: Uint8Array | number): number {
     this.assertOpen(name);
     return check(this.kernel, this.kernel.ioctl(this.fd, request, argument), name);
-  }
-
-  #allocate(length: number): UserBuffer {
-    if (length <= 0) {
-      throw new VfioError({
-        code: 'EINVAL',
-        request: 'VFIO_IOMMU_MAP_DMA',
-        why: 'no length and no buffer',
-        field: 'length',
-      });
-    }
-    const memory = this.kernel.allocate(length);
-    if (typeof memory !== 'number') return memory;
-    check(this.kernel, memory, 'mmap', () => ({ why: `no ${length} bytes of memory`, field: 'length' }));
-    throw new TypeError('Kernel.allocate answered a number that is no error');
   }
 
   #smallestPage(): number {

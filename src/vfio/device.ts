@@ -8,8 +8,10 @@ import {
   vfio_device_info,
 } from '../uapi/vfio-device.ts';
 import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX } from '../uapi/vfio-pci.ts';
+import type { AddressSpace } from './address-space.ts';
 import { ConfigSpace } from './config-space.ts';
 import type { Container } from './container.ts';
+import { groupOf } from './device-names.ts';
 import { Doorbell } from './doorbell.ts';
 import { check, VfioError } from './error.ts';
 import { Feature } from './feature.ts';
@@ -17,6 +19,7 @@ import type { Group } from './group.ts';
 import { type InterruptKind, Interrupts } from './interrupts.ts';
 import { queryRegion, Region } from './region.ts';
 import { askInfo } from './request.ts';
+import { type GroupReservedRegion, reservedRegions } from './reserved-regions.ts';
 import { Resource } from './resource.ts';
 
 export interface DeviceInfo {
@@ -40,22 +43,22 @@ export class Device extends Resource {
   readonly fd: number;
   /** `0000:01:00.0` */
   readonly name: string;
-  readonly group: Group;
   readonly doorbell: Doorbell;
+  readonly #group: Group | null;
   readonly #regions = new Map<number, Region>();
   readonly #interrupts = new Map<InterruptKind, Interrupts>();
   #config: ConfigSpace | null = null;
 
-  /** Made by {@link Group.openDevice}. */
-  constructor(kernel: Kernel, fd: number, name: string, group: Group) {
+  /** Made by {@link Group.openDevice}; without a group by `CdevDevice.open`. */
+  constructor(kernel: Kernel, fd: number, name: string, group: Group | null) {
     super();
     this.kernel = kernel;
     this.fd = fd;
     this.name = name;
-    this.group = group;
+    this.#group = group;
     this.doorbell = new Doorbell(
       (id) => this.feature(id),
-      () => this.#granule(),
+      () => Math.max(this.kernel.pageSize, this.smallestPage()),
     );
   }
 
@@ -63,7 +66,30 @@ export class Device extends Resource {
     return `device ${this.name}`;
   }
 
-  /** What the device's memory is mapped into. @throws VfioError EINVAL once the group has left its container */
+  /** Of a device that was opened from its group. @throws VfioError EINVAL for one that was opened by its own file */
+  get group(): Group {
+    if (this.#group !== null) return this.#group;
+    const why = `${this.label} was opened by its own file: it has no group and no container`;
+    const hint = 'space is what both ways have, as are groupNumber and reservedRegions';
+    throw new VfioError({ code: 'EINVAL', request: 'group', why, hint });
+  }
+
+  /** The number of its IOMMU group. @throws VfioError ENODEV when the device is gone */
+  get groupNumber(): number {
+    return this.#group?.number ?? groupOf(this.kernel, this.name);
+  }
+
+  /** Ranges that cannot be mapped for this device; empty when sysfs does not say. */
+  get reservedRegions(): readonly GroupReservedRegion[] {
+    return reservedRegions(this.kernel, this.groupNumber) ?? [];
+  }
+
+  /** What the device's memory is mapped into: a container, or an IOAS. @throws VfioError EINVAL when it is in none */
+  get space(): AddressSpace {
+    return this.container;
+  }
+
+  /** What the device's memory is mapped into. @throws VfioError EINVAL once the group has left its container, and without a group */
   get container(): Container {
     const { container } = this.group;
     if (container !== null) return container;
@@ -163,10 +189,9 @@ export class Device extends Resource {
     this.kernel.close(this.fd);
   }
 
-  /** The smallest thing that a doorbell can be mapped as: a page of the kernel or of the domain, whichever is larger. */
-  #granule(): number {
-    const { container } = this.group;
-    const smallest = container === null || container.iommu === null ? 0 : (container.info().pageSizes[0] ?? 0);
-    return Math.max(this.kernel.pageSize, smallest);
+  /** Of what the device translates through; 0 while that is nothing. The doorbell is mapped as one of them, or as a page of the kernel. */
+  protected smallestPage(): number {
+    const container = this.#group?.container ?? null;
+    return container === null || container.iommu === null ? 0 : (container.pageSizes()[0] ?? 0);
   }
 }

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { Container } from './container.ts';
+import { groupOf } from './device-names.ts';
 import { Group } from './group.ts';
-import { groupOf, openDevice } from './open-device.ts';
+import { openDevice } from './open-device.ts';
 import { reservedRegions } from './reserved-regions.ts';
 import { caught } from './testing/caught.ts';
 import { NAME, scriptedHost } from './testing/scripted-host.ts';

@@ -1,13 +1,17 @@
 /** The user's side of VFIO, on the `Kernel` port alone: the same on the simulated kernel and on real Linux. */
 
+export type { AddressSpace, DmaAccess, MapDmaOptions } from './address-space.ts';
+export { type BindOptions, CdevDevice } from './cdev-device.ts';
 export { ConfigSpace } from './config-space.ts';
-export { Container, type DmaAccess, type MapDmaOptions } from './container.ts';
+export { Container } from './container.ts';
 export { Device, type DeviceInfo } from './device.ts';
+export { cdevOf, groupOf } from './device-names.ts';
 export { DmaBuffer } from './dma-buffer.ts';
 export { Doorbell, type DoorbellChoice, type DoorbellRange, type DoorbellState } from './doorbell.ts';
 export { VfioError, type VfioErrorDetails } from './error.ts';
 export { Feature } from './feature.ts';
 export { Group } from './group.ts';
+export { Hwpt, type HwptOptions } from './hwpt.ts';
 export { Interrupt, type InterruptListener } from './interrupt.ts';
 export {
   type Enabled,
@@ -16,9 +20,11 @@ export {
   Interrupts,
   type InterruptsInfo,
 } from './interrupts.ts';
+export { type CopyOptions, Ioas } from './ioas.ts';
 export { type IommuInfo, type IovaRange, parseIommuInfo } from './iommu-info.ts';
+export { Iommufd } from './iommufd.ts';
 export type { IrqAction, IrqData } from './irq-set.ts';
-export { groupOf, openDevice } from './open-device.ts';
+export { type OpenDeviceOptions, openDevice, type Via, waysTo } from './open-device.ts';
 export { type MappableArea, Region, type RegionInfo } from './region.ts';
 export { RegionMapping } from './region-mapping.ts';
 export { type GroupReservedRegion, parseReservedRegions, reservedRegions } from './reserved-regions.ts';

@@ -30,6 +30,7 @@ export class ScriptedKernel implements Kernel {
   readonly #answers = new Map<string, Answer>();
   readonly #paths = new Map<string, FileKind | ErrnoName>();
   readonly #files = new Map<number, OpenFile>();
+  readonly #memory = new Map<number, Uint8Array>();
   #nextFd = 3;
   #nextAddress = 0x7f00_0000_0000;
 
@@ -50,6 +51,13 @@ export class ScriptedKernel implements Kernel {
     const fd = this.#nextFd++;
     this.#files.set(fd, { path, kind });
     return fd;
+  }
+
+  /** What was allocated at `address`, as a request finds it that points there. */
+  memory(address: number | bigint): Uint8Array {
+    const bytes = this.#memory.get(Number(address));
+    if (bytes === undefined) throw new Error(`nothing was allocated at 0x${address.toString(16)}`);
+    return bytes;
   }
 
   get openPaths(): readonly string[] {
@@ -111,7 +119,9 @@ export class ScriptedKernel implements Kernel {
   allocate(length: number): UserBuffer | number {
     const address = this.#nextAddress;
     this.#nextAddress += length;
-    return { address, length, bytes: new Uint8Array(length), free: () => void this.log.push('free') };
+    const bytes = new Uint8Array(length);
+    this.#memory.set(address, bytes);
+    return { address, length, bytes, free: () => void this.log.push('free') };
   }
 
   list(path: string): readonly string[] | null {

@@ -1,0 +1,173 @@
+/** A device by its own file (`/dev/vfio/devices/vfioN`), bound to an iommufd and attached to an address space there. */
+import type { Kernel, UserBuffer } from '../ports/kernel.ts';
+import {
+  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+  VFIO_DEVICE_BIND_FLAG_TOKEN,
+  VFIO_DEVICE_BIND_IOMMUFD,
+  VFIO_DEVICE_DETACH_IOMMUFD_PT,
+  vfio_device_attach_iommufd_pt,
+  vfio_device_bind_iommufd,
+  vfio_device_detach_iommufd_pt,
+} from '../uapi/vfio-cdev.ts';
+import { Device } from './device.ts';
+import { cdevOf } from './device-names.ts';
+import { userMemory } from './dma-memory.ts';
+import { check, refused, VfioError } from './error.ts';
+import { explainAttach, explainBind, explainOpenCdev } from './explain-iommufd.ts';
+import { Hwpt } from './hwpt.ts';
+import type { Ioas } from './ioas.ts';
+import type { Iommufd } from './iommufd.ts';
+
+export interface BindOptions {
+  /** The VF token of a function of SR-IOV, as a UUID. */
+  readonly token?: string;
+}
+
+/**
+ * @example
+ * using device = CdevDevice.open(kernel, '0000:01:00.0');
+ * device.bind(iommufd); // until then every other request is EINVAL
+ * device.attach(ioas); // until then all DMA is blocked, and MSIs find no doorbell
+ */
+export class CdevDevice extends Device {
+  #iommufd: Iommufd | null = null;
+  #id = 0;
+  #table: Ioas | Hwpt | null = null;
+
+  /** @param name `0000:01:00.0` @throws VfioError: ENODEV when vfio-pci does not have it, or the kernel has no such files */
+  static open(kernel: Kernel, name: string): CdevDevice {
+    const path = cdevOf(kernel, name);
+    if (path === null) {
+      const request = `list(/sys/bus/pci/devices/${name}/vfio-dev)`;
+      const present = kernel.list('/sys/bus/pci/devices')?.includes(name) === true;
+      const why = present ? `${name} has no VFIO file of its own` : `there is no PCI device ${name}`;
+      const hint = present ? 'bind it to vfio-pci; the kernel must have CONFIG_VFIO_DEVICE_CDEV' : undefined;
+      throw new VfioError({ code: 'ENODEV', request, why, hint });
+    }
+    const fd = check(kernel, kernel.open(path), `open(${path})`, (code) => explainOpenCdev(code, name));
+    return new CdevDevice(kernel, fd, name, null);
+  }
+
+  /** What it is bound to, or null. */
+  get iommufd(): Iommufd | null {
+    return this.#iommufd;
+  }
+
+  /** Its id in the iommufd; 0 until it is bound. */
+  get id(): number {
+    return this.#id;
+  }
+
+  /** What it is attached to, or null. */
+  get table(): Ioas | Hwpt | null {
+    return this.#table;
+  }
+
+  /** @throws VfioError EINVAL while it is attached to nothing */
+  override get space(): Ioas {
+    const table = this.#table;
+    if (table !== null) return table instanceof Hwpt ? table.ioas : table;
+    throw new VfioError({ code: 'EINVAL', request: 'space', why: `${this.label} is attached to no address space` });
+  }
+
+  /** Makes this process the owner of the device's DMA, until it is closed. @returns the device's id @throws VfioError */
+  bind(iommufd: Iommufd, { token }: BindOptions = {}): number {
+    const name = 'VFIO_DEVICE_BIND_IOMMUFD';
+    this.assertOpen(name);
+    iommufd.assertOpen(name);
+    const uuid = token === undefined ? null : this.#uuid(token);
+    const bytes = vfio_device_bind_iommufd.bytes({
+      argsz: vfio_device_bind_iommufd.size,
+      flags: uuid === null ? 0 : VFIO_DEVICE_BIND_FLAG_TOKEN,
+      iommufd: iommufd.fd,
+      token_uuid_ptr: uuid?.address ?? 0,
+    });
+    const result = this.kernel.ioctl(this.fd, VFIO_DEVICE_BIND_IOMMUFD, bytes);
+    // The kernel's reason first: freeing the token is a request too.
+    const error = result < 0 ? refused(this.kernel, result, name, (code) => explainBind(code, this.groupNumber)) : null;
+    uuid?.free();
+    if (error !== null) throw error;
+    this.#iommufd = iommufd;
+    this.#id = vfio_device_bind_iommufd.get(bytes, 'out_devid');
+    iommufd.deviceBound(this);
+    return this.#id;
+  }
+
+  /** Lets the device translate through an IOAS, or through a page table made by hand. @returns the id of the page table @throws VfioError: EBUSY while it is attached */
+  attach(table: Ioas | Hwpt): number {
+    if (this.#table === null) return this.#attach(table);
+    throw new VfioError({
+      code: 'EBUSY',
+      request: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT',
+      why: `${this.label} is attached to ${this.#table.label}`,
+      field: 'pt_id',
+      hint: 'replace() moves it without a moment of blocked DMA',
+    });
+  }
+
+  /** Moves the device: it translates through the old or the new at every moment, and on an error stays. @returns the id of the page table @throws VfioError */
+  replace(table: Ioas | Hwpt): number {
+    if (this.#table !== null) return this.#attach(table);
+    const why = `${this.label} is attached to nothing`;
+    const request = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
+    throw new VfioError({ code: 'EINVAL', request, why, field: 'pt_id', hint: 'attach() it first' });
+  }
+
+  /** From now on its DMA and its MSIs are blocked. Detaching what is not attached does nothing. @throws VfioError */
+  detach(): void {
+    const name = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
+    if (this.#table === null) return;
+    this.assertOpen(name);
+    const bytes = vfio_device_detach_iommufd_pt.bytes({ argsz: vfio_device_detach_iommufd_pt.size });
+    check(this.kernel, this.kernel.ioctl(this.fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes), name);
+    this.#left();
+  }
+
+  protected override smallestPage(): number {
+    return this.#table === null ? 0 : (this.space.pageSizes()[0] ?? 0);
+  }
+
+  /** Closing the file silences the device, detaches and unbinds it (device_cdev.c `vfio_df_unbind_iommufd`). */
+  protected override release(): void {
+    super.release();
+    this.#left();
+    this.#iommufd?.deviceClosed(this);
+  }
+
+  #attach(table: Ioas | Hwpt): number {
+    const name = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
+    this.assertOpen(name);
+    table.assertOpen(name);
+    const argsz = vfio_device_attach_iommufd_pt.size;
+    const bytes = vfio_device_attach_iommufd_pt.bytes({ argsz, pt_id: table.id });
+    const result = this.kernel.ioctl(this.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytes);
+    const ioas = table instanceof Hwpt ? table.ioas : table;
+    check(this.kernel, result, name, (code) =>
+      this.kernel.refusal() === null ? explainAttach(code, this.groupNumber, ioas) : null,
+    );
+    if (this.#table !== table) this.#left();
+    this.#table = table;
+    table.deviceAttached(this);
+    return vfio_device_attach_iommufd_pt.get(bytes, 'pt_id');
+  }
+
+  #uuid(token: string): UserBuffer {
+    const bytes = uuidBytes(token);
+    const memory = userMemory(this.kernel, bytes.length);
+    memory.bytes.set(bytes);
+    return memory;
+  }
+
+  #left(): void {
+    this.#table?.deviceLeft(this);
+    this.#table = null;
+  }
+}
+
+/** The 16 bytes of a UUID in the order of its text (lib/uuid.c `uuid_parse`). */
+function uuidBytes(text: string): Uint8Array {
+  const digits = text.replaceAll('-', '');
+  if (/^[0-9a-f]{32}$/i.test(digits)) return Uint8Array.from(digits.match(/../g) ?? [], (pair) => Number(`0x${pair}`));
+  const why = `${JSON.stringify(text)} is no UUID`;
+  throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_BIND_IOMMUFD', why, field: 'token_uuid_ptr' });
+}

@@ -1,0 +1,61 @@
+/** A hardware page table of iommufd that user space made itself; most programs attach to the IOAS, and the kernel makes one. */
+import * as uapi from '../uapi/iommufd.ts';
+import type { CdevDevice } from './cdev-device.ts';
+import { explainHwptAlloc } from './explain-iommufd.ts';
+import type { Ioas } from './ioas.ts';
+import { Resource } from './resource.ts';
+
+export interface HwptOptions {
+  /** Stage 2, for a guest that has its own stage 1. */
+  readonly nestParent?: boolean;
+}
+
+/**
+ * @example
+ * using hwpt = Hwpt.create(device, ioas, { nestParent: true });
+ * device.replace(hwpt);
+ */
+export class Hwpt extends Resource {
+  readonly ioas: Ioas;
+  readonly id: number;
+  readonly #devices = new Set<CdevDevice>();
+
+  private constructor(ioas: Ioas, id: number) {
+    super();
+    this.ioas = ioas;
+    this.id = id;
+  }
+
+  /** A page table for what `ioas` maps, in the format of the IOMMU behind `device`, which must be bound. @throws VfioError */
+  static create(device: CdevDevice, ioas: Ioas, { nestParent = false }: HwptOptions = {}): Hwpt {
+    const flags = nestParent ? uapi.IOMMU_HWPT_ALLOC_NEST_PARENT : 0;
+    const fields = { flags, dev_id: device.id, pt_id: ioas.id };
+    const name = 'IOMMU_HWPT_ALLOC';
+    const { iommufd } = ioas;
+    const answer = iommufd.request(name, uapi.IOMMU_HWPT_ALLOC, uapi.iommu_hwpt_alloc, fields, explainHwptAlloc);
+    return ioas.own(new Hwpt(ioas, answer.out_hwpt_id));
+  }
+
+  get label(): string {
+    return `page table ${this.id}`;
+  }
+
+  /** Called by a device that was attached, and when it left. */
+  deviceAttached(device: CdevDevice): void {
+    this.#devices.add(device);
+    this.ioas.deviceAttached(device);
+  }
+
+  deviceLeft(device: CdevDevice): void {
+    this.#devices.delete(device);
+    this.ioas.deviceLeft(device);
+  }
+
+  protected override closeChildren(): void {
+    for (const device of [...this.#devices].reverse()) device.detach();
+  }
+
+  protected override release(): void {
+    this.ioas.iommufd.destroy(this.id);
+  }
+}
