@@ -18,9 +18,7 @@ export function commandWrite(state: VfioPciState, bars: BarEmulation, value: num
   const real = state.dev.configRead(Header.COMMAND, 2);
   const believed = state.vword(Header.COMMAND);
   if ((value & Command.MEMORY) === 0) state.zap();
-  // COMMAND of a virtual function never shows memory as on.
-  const lost = value & believed & ~real & (state.noCommandMemory ? Command.IO : decode);
-  if (lost !== 0 || bars.needsRestore) bars.restore();
+  if ((value & believed & ~real & decode) !== 0 || bars.needsRestore) bars.restore();
   write();
   state.setVword(Header.COMMAND, (state.vword(Header.COMMAND) & ~decode) | (value & decode));
 }

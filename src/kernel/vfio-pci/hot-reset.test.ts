@@ -1,6 +1,7 @@
 /** Hot reset (kernel.md 3a.13, S15): what it would hit, who may, and what is there afterwards. */
 import { describe, expect, it } from 'vitest';
 import * as uapi from '../../uapi/vfio.ts';
+import { setDriverData } from './device-set.ts';
 import { BusHost, s32 } from './testing/bus-host.ts';
 import { named, Rig } from './testing/rig.ts';
 
@@ -96,6 +97,27 @@ describe('PCI_HOT_RESET', () => {
     for (const model of models) model.port?.raise(0);
     client.settle();
     expect(eventfd.drain()).toBe(2);
+  });
+
+  it('wakes every function, takes its mappings away, and lets it sleep again', () => {
+    const { bus, groups, reset } = setUp();
+    groups.push(bus.group(SECOND));
+    const events: string[] = [];
+    setDriverData(bus.dev(SECOND), {
+      needsReset: false,
+      beginBusReset: () => events.push('begin'),
+      quiesce: () => events.push('quiesce'),
+      endBusReset: () => events.push('end'),
+    });
+    expect(reset(groups.slice(0, 1))).toBe('EINVAL');
+    expect(events.splice(0)).toEqual(['begin', 'end']);
+    expect(reset(groups)).toBe(0);
+    expect(events).toEqual(['begin', 'quiesce', 'end']);
+    const { core } = new Rig().open();
+    core.dev.setPowerState(3);
+    const before = core.state.zaps;
+    core.quiesce();
+    expect([core.state.zaps, core.dev.powerState]).toEqual([before + 1, 0]);
   });
 
   it('ends D3hot, which the reset itself would not survive', () => {

@@ -131,7 +131,26 @@ describe('sriov_numvfs', () => {
     expect(write(`${SYS}/${PF}/sriov_drivers_autoprobe`, '0')).toBe(1);
     expect(numVfs(1)).toBe(1);
     expect([dev(VF0).driver, dev(VF0).driverOverride]).toEqual([null, null]);
-    expect(setUp().numVfs(1)).toBe(1);
+    expect(numVfs(0)).toBe(1);
+    // A driver that knows the ids of the VFs.
+    expect(write('/sys/bus/pci/drivers/vfio-pci/new_id', '1b36 be12')).toBe(9);
+    numVfs(1);
+    expect(dev(VF0).driver).toBeNull();
+    numVfs(0);
+    write(`${SYS}/${PF}/sriov_drivers_autoprobe`, '1');
+    numVfs(1);
+    expect(dev(VF0).driver).toBe('vfio-pci');
+    const own = setUp();
+    own.write(`${SYS}/${PF}/sriov_drivers_autoprobe`, '0');
+    expect([own.numVfs(1), own.dev(VF0).driver]).toEqual([1, 'vfio-pci']);
+  });
+
+  it('wakes the PF first: its user put it into D3hot', () => {
+    const { numVfs, dev, group, device, client } = setUp();
+    const pf = device(group(PF), PF) as number;
+    client.pwrite(pf, Uint8Array.of(3), CONFIG + dev(PF).capability(1) + 4);
+    expect(dev(PF).powerState).toBe(3);
+    expect([numVfs(1), dev(PF).powerState, dev(VF0).configRead(0x0e, 1)]).toEqual([1, 0, 0]);
   });
 
   it('EBUSY while a VF is open: its user is asked, and the PF cannot be unbound either', () => {

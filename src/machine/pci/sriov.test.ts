@@ -106,6 +106,8 @@ describe('SR-IOV', () => {
     expect(lost(Loss.BUS_MASTER_OFF)).toBe(1);
     write(10, Header.COMMAND, 2, ALL_ON);
     expect(pf.vfs[1].port?.raise(1)).toBe(true);
+    // Its neighbours in the slot are out of reach: whatever it sends goes up.
+    expect(vf.reachesPeers).toBe(false);
     expect(bell.arrivals).toEqual([{ requester: 0x10a, address: BELL + 0x40, data: 0x55 }]);
   });
 
