@@ -6,6 +6,7 @@ import {
   IOMMU_HW_INFO_TYPE_DEFAULT,
   IOMMU_HW_INFO_TYPE_INTEL_VTD,
   IOMMU_HW_INFO_TYPE_NONE,
+  IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
   type iommu_hw_info,
@@ -86,7 +87,12 @@ function hwInfo({ driver }: IommuGroup): HwInfo {
   }
   if (driver instanceof IntelVtdDriver) {
     const { cap, ecap } = driver;
-    return { type: IOMMU_HW_INFO_TYPE_INTEL_VTD, data: iommu_hw_info_vtd.bytes({ cap_reg: cap, ecap_reg: ecap }) };
+    // Linux sets this flag for every VT-d unit: user space has to map read-only memory around the erratum.
+    const flags = IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17;
+    return {
+      type: IOMMU_HW_INFO_TYPE_INTEL_VTD,
+      data: iommu_hw_info_vtd.bytes({ flags, cap_reg: cap, ecap_reg: ecap }),
+    };
   }
   return { type: IOMMU_HW_INFO_TYPE_NONE, data: new Uint8Array(0) };
 }

@@ -90,6 +90,21 @@ describe('the path of the lab, step 4', () => {
     expect(ask({ flags: 0, in_data_type: 9 }).result).toBe(0);
   });
 
+  it('GET_HW_INFO of VT-d: type 1, the erratum’s flag that Linux always sets, CAP and ECAP', () => {
+    const { iommufd, client } = attached(new CdevLab('x86'));
+    const memory = client.allocate(PAGE);
+    if (typeof memory === 'number') throw new Error('no memory');
+    const fields = { dev_id: 1, data_len: 24, data_uptr: memory.address };
+    const answer = iommufd.call(uapi.IOMMU_GET_HW_INFO, uapi.iommu_hw_info, fields);
+    expect(answer).toMatchObject({ result: 0, data_len: 24, out_data_type: 1 });
+    const { flags, cap_reg, ecap_reg } = uapi.iommu_hw_info_vtd.read(memory.bytes);
+    const unit = 0xfed9_0000;
+    const word = (at: number) =>
+      (BigInt(client.kernel.context.bus.read32(unit + at + 4) >>> 0) << 32n) |
+      BigInt(client.kernel.context.bus.read32(unit + at) >>> 0);
+    expect([flags, cap_reg, ecap_reg]).toEqual([1, word(0x8), word(0x10)]);
+  });
+
   it('HWPT_ALLOC: plain, PASID and NEST_PARENT, no dirty tracking', () => {
     const { iommufd, lab, ioas } = attached();
     const id = iommufd.hwpt(1, ioas);

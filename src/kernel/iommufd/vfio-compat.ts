@@ -10,6 +10,14 @@ import { Ioas } from './ioas.ts';
 import { accountMode, mapSource } from './map-requests.ts';
 import { U64_MAX } from './span.ts';
 
+/** VFIO_NOIOMMU_IOMMU says that the kernel was configured with it, as distributions do; no group is without an IOMMU here. */
+const PRESENT: ReadonlySet<number> = new Set([
+  uapi.VFIO_TYPE1_IOMMU,
+  uapi.VFIO_TYPE1v2_IOMMU,
+  uapi.VFIO_NOIOMMU_IOMMU,
+  uapi.VFIO_UNMAP_ALL,
+]);
+
 export function vfioCompat(ctx: IommufdContext, process: Process, request: number, argument: bigint): number {
   switch (request) {
     case uapi.VFIO_GET_API_VERSION:
@@ -45,7 +53,7 @@ function getCompatIoas({ context, vfioIoas }: IommufdContext): Ioas | number {
 }
 
 function checkExtension(ctx: IommufdContext, id: number): number {
-  if (id === uapi.VFIO_TYPE1_IOMMU || id === uapi.VFIO_TYPE1v2_IOMMU || id === uapi.VFIO_UNMAP_ALL) return 1;
+  if (PRESENT.has(id)) return 1;
   if (id !== uapi.VFIO_DMA_CC_IOMMU) return 0;
   const ioas = getCompatIoas(ctx);
   if (typeof ioas === 'number') return ioas;
