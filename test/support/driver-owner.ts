@@ -34,7 +34,7 @@ type Operation = (owner: DriverOwner, opened: Opened, a: number, b: number) => v
 /** With how often each is drawn: most of a program is interrupts on their way, between changes of that way. */
 const OPERATIONS: readonly (readonly [weight: number, operation: Operation])[] = [
   [2, (owner, _opened, a) => owner.map(PLACES[a % PLACES.length]!)],
-  [1, (owner, _opened, a) => owner.unmap(PLACES[a % PLACES.length]!)],
+  [2, (owner, opened, a, b) => owner.unmapUnderDma(opened, a, b)],
   [3, (_owner, { device }, a, b) => device.interrupts(a % 3 === 0 ? 'msi' : 'msix').enable(1 + (b % VECTORS))],
   [1, (_owner, { device }, a) => device.interrupts(a % 2 === 0 ? 'msi' : 'msix').disable()],
   [1, (owner, opened, a) => owner.vector(opened, a)?.redirect(null)],
@@ -131,7 +131,16 @@ export class DriverOwner implements Owner {
     this.mapped.set(iova, { buffer: this.container.mapDma({ length: PAGE, iova }), value: 0 });
   }
 
-  unmap(iova: number): void {
+  /** The translation is in the IOMMU's caches when it is taken away, and must be gone from there too. */
+  unmapUnderDma({ index }: Opened, a: number, b: number): void {
+    const iova = [...this.mapped.keys()][a % Math.max(this.mapped.size, 1)];
+    if (iova === undefined) return;
+    this.world.dma(this, index, iova + WORD, b);
+    this.unmap(iova);
+    this.world.dma(this, index, iova + WORD, a);
+  }
+
+  private unmap(iova: number): void {
     this.mapped.get(iova)?.buffer.close();
     this.mapped.delete(iova);
   }
