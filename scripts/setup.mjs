@@ -1,7 +1,7 @@
 // Makes a fresh clone ready: installs what package-lock.json pins, when it is not installed yet, and builds dist/.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -28,6 +28,19 @@ run(process.execPath, [
   '-p',
   join(root, 'tsconfig.build.json'),
 ]);
+
+prune();
+
+/** Removes what an earlier build left in dist/ and this one does not make: files whose source is gone, or is a test's. */
+function prune() {
+  const dist = join(root, 'dist');
+  for (const name of readdirSync(dist, { recursive: true })) {
+    const source = /^(.*)\.(?:d\.ts|js)$/.exec(name)?.[1];
+    if (source === undefined) continue;
+    const forTests = /(?:^|[\\/])(?:testing[\\/]|testing$|test-[^\\/]*$)|-fixture$|\.test$/.test(source);
+    if (forTests || !existsSync(join(root, 'src', `${source}.ts`))) rmSync(join(dist, name), { force: true });
+  }
+}
 
 /** Runs one command with its output on standard error, so that standard output stays the program's own. */
 function run(command, args) {

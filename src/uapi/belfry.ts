@@ -1,5 +1,5 @@
 /**
- * What Linux 7.2 does not have: belfry's own request (DESIGN 4, the user-given doorbell), and constants that were posted
+ * What Linux 7.2 does not have: belfry's own request (docs/doorbell.md), and constants that were posted
  * for Linux and not merged. They exist only where a host's `abi` is `belfry`; elsewhere ENOTTY, EINVAL or EOPNOTSUPP answers.
  */
 import { u32, u64 } from './field.ts';

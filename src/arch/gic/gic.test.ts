@@ -46,7 +46,7 @@ const words = new Int32Array(8);
 /** The four 64-bit words of a command. */
 const quads = (command: Int32Array): bigint[] => [...new BigUint64Array(command.slice().buffer)];
 
-describe('ITS commands (kernel.md 3d.5)', () => {
+describe('ITS commands (irq-gic-v3-its.c)', () => {
   it('MAPD: op 8, device 63:32; size - 1; V 63 and ITT 51:8', () => {
     const command = encodeMapd(words, 0x28, 5, 0x81_2345_6700, true);
     expect(quads(command)).toEqual([0x28_0000_0008n, 4n, 0x8000_0081_2345_6700n, 0n]);

@@ -4,7 +4,7 @@ import type { PciDev } from '../pci/pci-dev.ts';
 import type { MsiDesc, MsiMessage } from './msi-desc.ts';
 
 /**
- * The first of two phases (kernel.md: prepare is sleepable, at allocation): finds the IOVA for the doorbell page and maps it. 0, with
+ * The first of two phases (prepare is sleepable, at allocation): finds the IOVA for the doorbell page and maps it. 0, with
  * desc.doorbellIova and desc.doorbellShift set (shift 0: the message carries the physical address), or -errno.
  */
 export type PrepareMsi = (desc: MsiDesc, doorbell: number) => number;

@@ -12,7 +12,7 @@ export type MsiMode = 'msi' | 'msix';
 export interface PciIrqs {
   /**
    * pci_alloc_irq_vectors with one of PCI_IRQ_MSI and PCI_IRQ_MSIX: from `min` to `max` vectors, all masked, their messages written. The positive
-   * number of vectors allocated (fewer than `max` when resources end), or -errno in the order of kernel.md 3d.1.
+   * number of vectors allocated (fewer than `max` when resources end), or -errno in the order of drivers/pci/msi/api.c.
    */
   allocIrqVectors(dev: PciDev, min: number, max: number, mode: MsiMode): number;
   /** pci_free_irq_vectors: masks, disables the capability, then gives back everything in reverse. Nothing allocated: no effect. */

@@ -1,5 +1,5 @@
 /**
- * The PCI/MSI core (drivers/pci/msi/{api,msi}.c): what a driver's pci_alloc_irq_vectors does, check by check (kernel.md 3d.1), and the two
+ * The PCI/MSI core (drivers/pci/msi/{api,msi}.c): what a driver's pci_alloc_irq_vectors does, check by check (drivers/pci/msi/api.c), and the two
  * phases of a message: prepare finds and maps the doorbell's IOVA at allocation, compose only writes it down.
  */
 

@@ -1,4 +1,4 @@
-/** The seam by which a device's user-given doorbell comes before the kernel's window (DESIGN 4, rule 8). */
+/** The seam by which a device's user-given doorbell comes before the kernel's window (docs/doorbell.md, rule 8). */
 import type { IommuDomain } from '../../ports/iommu.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { DmaContext } from '../vfio/doorbell-context.ts';

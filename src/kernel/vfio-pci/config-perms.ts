@@ -1,6 +1,6 @@
 /**
  * Which bits of a capability are virtual, and which a user may write: the data of vfio_pci_config.c's permission model
- * (kernel.md 3c.6). A read gives vconfig & virt | hardware & ~virt; a write goes to vconfig where both bits are set, to
+ * (vfio_pci_config.c). A read gives vconfig & virt | hardware & ~virt; a write goes to vconfig where both bits are set, to
  * hardware where only `write` is, and is dropped elsewhere.
  */
 import {

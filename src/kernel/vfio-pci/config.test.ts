@@ -1,4 +1,4 @@
-/** The permission model of kernel.md 3c.6, byte by byte, on a function with every kind of capability. */
+/** The permission model of vfio_pci_config.c, byte by byte, on a function with every kind of capability. */
 import { describe, expect, it } from 'vitest';
 import { FixtureConfig, FixtureFunction } from '../pci/config-fixture.ts';
 import { enumeratePci } from '../pci/enumerate.ts';
@@ -93,7 +93,7 @@ const write = (config: VfioPciConfig, pos: number, size: number, value: number):
   }
 };
 
-/** [offset, size, virtual bits, writable bits]; later rows win. Written from kernel.md 3c.6 and the PCI layouts. */
+/** [offset, size, virtual bits, writable bits]; later rows win. Written from vfio_pci_config.c and the PCI layouts. */
 const F32 = 0xffff_ffff;
 const EXPECTED: readonly (readonly [number, number, number, number])[] = [
   [0x00, 4, F32, 0],

@@ -1,4 +1,4 @@
-/** What vfio-pci says about a device (expected values: kernel.md 3a.11 to 3a.14, and what real Linux showed for edu and nvme), opening and closing. */
+/** What vfio-pci says about a device (expected values: vfio_pci_core.c, and what real Linux showed for edu and nvme), opening and closing. */
 import { describe, expect, it } from 'vitest';
 import { errnoName } from '../../uapi/errno.ts';
 import {

@@ -1,4 +1,4 @@
-/** A device goes to another domain, and its doorbells go before it (DESIGN 4, rules 11 and 17). */
+/** A device goes to another domain, and its doorbells go before it (docs/doorbell.md, rules 11 and 17). */
 import type { DoorbellPage } from '../../ports/bus.ts';
 import type { KernelContext } from '../context.ts';
 import type { MsiDesc } from '../irq/msi-desc.ts';

@@ -25,7 +25,7 @@ export class DoorbellOps implements VfioDeviceOps {
     return this.ops.openDevice(process);
   }
 
-  /** The driver silences the function and frees its vectors first; then nothing needs the reservations (DESIGN 4, rule 18). */
+  /** The driver silences the function and frees its vectors first; then nothing needs the reservations (docs/doorbell.md, rule 18). */
   closeDevice(): void {
     this.ops.closeDevice();
     this.control.close();

@@ -1,4 +1,4 @@
-/** A SET of the virtual doorbell, from bytes to checked numbers: every refusal names its field (DESIGN 4, rules 2 to 7, 13, 14, 19). */
+/** A SET of the virtual doorbell, from bytes to checked numbers: every refusal names its field (docs/doorbell.md, rules 2 to 7, 13, 14, 19). */
 
 import { hex, hexPlain } from '../../ports/address.ts';
 import type { DoorbellPage } from '../../ports/bus.ts';

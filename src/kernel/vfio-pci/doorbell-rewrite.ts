@@ -1,4 +1,4 @@
-/** Moving armed vectors to another doorbell page: all of them, or none (DESIGN 4, rule 16). */
+/** Moving armed vectors to another doorbell page: all of them, or none (docs/doorbell.md, rule 16). */
 import type { KernelContext } from '../context.ts';
 import type { MsiDesc } from '../irq/msi-desc.ts';
 import type { MsiVector } from '../irq/msi-vector.ts';

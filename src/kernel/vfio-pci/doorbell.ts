@@ -1,6 +1,6 @@
 /**
  * The seed's second half: the virtual doorbell. User space gives a device's MSI vectors an IOVA of its choice; the kernel maps it onto the
- * physical doorbell and writes it into the vectors. VFIO_DEVICE_FEATURE 0xBE11 carries it (DESIGN 4: the 19 rules).
+ * physical doorbell and writes it into the vectors. VFIO_DEVICE_FEATURE 0xBE11 carries it (docs/doorbell.md: the 19 rules).
  */
 import { fromHalves, hex } from '../../ports/address.ts';
 import type { DoorbellPage } from '../../ports/bus.ts';

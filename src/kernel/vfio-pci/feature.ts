@@ -1,4 +1,4 @@
-/** VFIO_DEVICE_FEATURE of plain vfio-pci, by id (kernel.md 3a.13). What Linux answers and this kernel does not says so. */
+/** VFIO_DEVICE_FEATURE of plain vfio-pci, by id (vfio_pci_core.c, vfio_main.c). What Linux answers and this kernel does not says so. */
 import {
   VFIO_DEVICE_FEATURE_BUS_MASTER,
   VFIO_DEVICE_FEATURE_DMA_BUF,

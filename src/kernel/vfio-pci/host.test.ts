@@ -1,4 +1,4 @@
-/** vfio-pci on a whole host: SMMUv3, GICv3 with an ITS, the real interrupt and MSI cores. Expected values: kernel.md 6.4 (G5, G9), 3c.3, 3c.4. */
+/** vfio-pci on a whole host: SMMUv3, GICv3 with an ITS, the real interrupt and MSI cores. Expected values: what real Linux showed, and vfio_pci_intrs.c.3, 3c.4. */
 import { describe, expect, it } from 'vitest';
 import { Machine } from '../../machine/machine.ts';
 import { TestModel } from '../../machine/pci/testing/rig.ts';

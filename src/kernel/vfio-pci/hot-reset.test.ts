@@ -1,4 +1,4 @@
-/** Hot reset (kernel.md 3a.13, S15): what it would hit, who may, and what is there afterwards. */
+/** Hot reset (vfio_pci_core.c, vfio_main.c): what it would hit, who may, and what is there afterwards. */
 import { describe, expect, it } from 'vitest';
 import * as uapi from '../../uapi/vfio.ts';
 import { setDriverData } from './device-set.ts';

@@ -1,4 +1,4 @@
-/** GET_INFO, GET_REGION_INFO and GET_IRQ_INFO of a PCI device (kernel.md 3a.11). */
+/** GET_INFO, GET_REGION_INFO and GET_IRQ_INFO of a PCI device (vfio_pci_core.c). */
 import {
   VFIO_DEVICE_FLAGS_CAPS,
   VFIO_DEVICE_FLAGS_PCI,

@@ -1,4 +1,4 @@
-/** INTx: kernel.md 3c.4. */
+/** INTx: vfio_pci_intrs.c. */
 import { describe, expect, it } from 'vitest';
 import { ENDPOINT, INTX_IRQ, Rig } from './testing/rig.ts';
 

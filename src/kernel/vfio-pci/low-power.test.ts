@@ -1,4 +1,4 @@
-/** Low power on the user's word: features 3, 4 and 5 (kernel.md 3a.13; vfio_pci_core.c vfio_pci_core_pm_entry, _pm_entry_with_wakeup, _pm_exit). */
+/** Low power on the user's word: features 3, 4 and 5 (vfio_pci_core.c, vfio_main.c; vfio_pci_core.c vfio_pci_core_pm_entry, _pm_entry_with_wakeup, _pm_exit). */
 import { describe, expect, it } from 'vitest';
 import { errnoName } from '../../uapi/errno.ts';
 import {

@@ -40,7 +40,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
 );
 
-/** What kernel.md 3c.2 and 3c.3 say, for MSI-X without dynamic allocation. */
+/** What vfio_main.c and vfio_pci_intrs.c say, for MSI-X without dynamic allocation. */
 class Model {
   allocated = 0;
   available = VECTORS;

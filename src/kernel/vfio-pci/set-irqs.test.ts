@@ -1,4 +1,4 @@
-/** VFIO_DEVICE_SET_IRQS: each case breaks two neighbouring checks of kernel.md 3c.2 and expects the first. */
+/** VFIO_DEVICE_SET_IRQS: each case breaks two neighbouring checks of vfio_main.c vfio_set_irqs_validate_and_prepare and expects the first. */
 import { describe, expect, it } from 'vitest';
 import { VFIO_DEVICE_SET_IRQS, vfio_irq_set } from '../../uapi/vfio.ts';
 import { EDU, Rig } from './testing/rig.ts';
@@ -109,7 +109,7 @@ describe('SET_IRQS, checks in order', () => {
   });
 });
 
-describe('MSI-X trigger (kernel.md 3c.3)', () => {
+describe('MSI-X trigger (vfio_pci_intrs.c vfio_pci_set_msi_trigger)', () => {
   it('ERANGE for 0 vectors', () => {
     const rig = new Rig().open();
     expect(rig.setIrqs(EVENTFD | TRIGGER, MSIX, 0, [])).toBe('ERANGE');
@@ -304,7 +304,7 @@ describe('MSI-X trigger (kernel.md 3c.3)', () => {
   });
 });
 
-describe('ERR and REQ (kernel.md 3c.5)', () => {
+describe('ERR and REQ (vfio_pci_intrs.c)', () => {
   it.each([ERR, REQ])('index %i: set, loop back, remove', (index) => {
     const rig = new Rig().open();
     const { fd, eventfd } = rig.eventfd();

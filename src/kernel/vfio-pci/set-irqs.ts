@@ -1,4 +1,4 @@
-/** VFIO_DEVICE_SET_IRQS: the checks in Linux's order (kernel.md 3c.2), then the handler of the index. */
+/** VFIO_DEVICE_SET_IRQS: the checks in Linux's order (vfio_main.c vfio_set_irqs_validate_and_prepare), then the handler of the index. */
 import { CapabilityId, Header, Msi, MsiFlags, Msix, msixVectors } from '../../arch/pci/index.ts';
 import {
   VFIO_IRQ_SET_ACTION_MASK,

@@ -1,4 +1,4 @@
-/** SR-IOV on a booted host: sysfs (iov.c), VFs in the hands of vfio-pci, and the token that PF and VF users share (kernel.md 3a.5, S17). */
+/** SR-IOV on a booted host: sysfs (iov.c), VFs in the hands of vfio-pci, and the token that PF and VF users share (vfio group.c). */
 import { describe, expect, it } from 'vitest';
 import { BELL_VF_DEVICE, BellRegister } from '../../devices/bell.ts';
 import { createDevice } from '../../devices/registry.ts';

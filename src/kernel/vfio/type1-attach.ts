@@ -96,7 +96,7 @@ function allowedWith(
   return iovas;
 }
 
-/** A doorbell that user space reserved stands where this group has a region of its own (DESIGN 4, rule 11): 0 or -EINVAL. */
+/** A doorbell that user space reserved stands where this group has a region of its own (docs/doorbell.md, rule 11): 0 or -EINVAL. */
 export function onGroupAttach(iommu: VfioIommuType1, group: IommuGroup): number {
   for (const region of group.reservedRegions()) {
     if (region.type === 'direct-relaxable' || region.type === 'sw-msi') continue;

@@ -18,7 +18,7 @@ interface Mapping {
   readonly from: number;
 }
 
-/** MAP_DMA and UNMAP_DMA as kernel.md 3a.8 and 3a.9 say, on pages, over a plain list. */
+/** MAP_DMA and UNMAP_DMA as vfio_iommu_type1.c say, on pages, over a plain list. */
 class Model {
   list: Mapping[] = [];
   readonly v2: boolean;

@@ -42,7 +42,7 @@ function ready(options?: ConstructorParameters<typeof ItsBench>[0]): ItsBench {
 }
 
 describe('ITS registers', () => {
-  it('shows the layout of kernel.md 3d.5', () => {
+  it('shows the layout of irq-gic-v3-its.c', () => {
     const { bus } = new ItsBench();
     // PLPIS, entries of 8 bytes, 16 event bits, 16 device bits, processor numbers as targets, no collections inside.
     expect(bus.read32(ITS_BASE + GITS_TYPER)).toBe(0x1 | (7 << 4) | (15 << 8) | (15 << 13));
