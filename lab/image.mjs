@@ -49,7 +49,7 @@ function addUserland(cpio, tree) {
  * Base, modules, belfry's own files, and the script at the path that it has in the repository.
  * @returns the path of the archive; the caller removes it
  */
-export function runImage({ root, base, modules, script, args, shell }) {
+export function runImage({ root, base, modules, script, args, shell, tables = [] }) {
   removeLeftovers(cacheDirectory('run'));
   const path = join(cacheDirectory('run'), `${process.pid}.cpio`);
   const over = `${path}.over`;
@@ -64,7 +64,14 @@ export function runImage({ root, base, modules, script, args, shell }) {
   if (script !== null) addScript(cpio, root, script, args);
   if (shell) cpio.file('lab/shell', '');
   cpio.end();
-  copyFileSync(base, path);
+  // ACPI tables are looked for in the first archive only, and that must not be compressed.
+  if (tables.length === 0) copyFileSync(base, path);
+  else {
+    const first = new CpioWriter(path);
+    for (const table of tables) first.copy(`kernel/firmware/acpi/${basename(table)}`, table);
+    first.end();
+    appendFileSync(path, readFileSync(base));
+  }
   appendFileSync(path, readFileSync(over));
   rmSync(over);
   return path;

@@ -30,7 +30,9 @@ export function parseLabOptions(argv) {
   const platform = PLATFORMS[name];
   if (platform === undefined)
     throw new UsageError(`no platform is called ${name}; there are ${Object.keys(PLATFORMS).join(', ')}`);
-  if (!['debian', 'lab'].includes(values.kernel)) throw new UsageError(`--kernel ${values.kernel}: debian or lab`);
+  const kernel = values.kernel ?? (platform.nesting ? 'lab' : 'debian');
+  if (!['debian', 'lab'].includes(kernel)) throw new UsageError(`--kernel ${kernel}: debian or lab`);
+  if (platform.nesting && kernel !== 'lab') throw new UsageError(`${name} needs --kernel lab`);
   const timeout = Number(values.timeout);
   if (!(timeout > 0)) throw new UsageError(`--timeout ${values.timeout}: expected seconds`);
   if (script === null && !values.shell) throw new UsageError('a script behind --, or --shell');
@@ -38,7 +40,7 @@ export function parseLabOptions(argv) {
   return {
     name,
     platform,
-    kernel: values.kernel,
+    kernel,
     shell: values.shell,
     verbose: values.verbose,
     timeout,
@@ -54,7 +56,7 @@ function parse(args) {
       args,
       allowPositionals: true,
       options: {
-        kernel: { type: 'string', default: 'debian' },
+        kernel: { type: 'string' },
         shell: { type: 'boolean', default: false },
         timeout: { type: 'string', default: '240' },
         append: { type: 'string', default: '' },

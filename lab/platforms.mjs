@@ -23,6 +23,8 @@ const ARM = {
 export const PLATFORMS = {
   /** SMMUv3, GICv3 with an ITS: MSIs are isolated. */
   'arm64-its': { ...ARM, machine: ['-M', 'virt,gic-version=3,its=on,iommu=smmuv3'] },
+  /** The same by UEFI and ACPI, with an IORT that says CANWBS: user space may own a stage 1. Needs the lab's own kernel. */
+  'arm64-nesting': { ...ARM, machine: ['-M', 'virt,gic-version=3,its=on,iommu=smmuv3'], nesting: true },
   /** SMMUv3, GICv2 with a v2m frame: MSIs are not isolated, VFIO refuses by default. */
   'arm64-v2m': {
     ...ARM,

@@ -6,6 +6,7 @@ import { qemuArguments, runGuest, shareTerminal } from './guest-run.mjs';
 import { baseImage, runImage } from './image.mjs';
 import { debianKernel } from './kernel-debian.mjs';
 import { labKernel } from './kernel-lab.mjs';
+import { firmware, nestingTable } from './nesting.mjs';
 import { parseLabOptions, USAGE, UsageError } from './options.mjs';
 import { findQemu } from './qemu.mjs';
 import { SKIPPED, Skip } from './skip.mjs';
@@ -43,9 +44,10 @@ async function inGuest(options) {
     ? labKernel(platform.architecture)
     : debianKernel(platform.architecture));
   const base = await baseImage(root, platform);
-  const image = runImage({ root, base: base.path, modules: kernel.modules, script, args, shell });
+  const { extra, tables } = await nestingParts({ options, qemu, kernel, base });
+  const image = runImage({ root, base: base.path, modules: kernel.modules, script, args, shell, tables });
   say(`${options.name}: Linux ${kernel.version}, QEMU ${qemu.version.join('.')}, Node ${base.node}`);
-  const command = qemuArguments({ qemu, platform, kernel, image, kind: options.kernel, append: options.append });
+  const command = qemuArguments({ qemu, platform, kernel, image, kind: options.kernel, extra, append: options.append });
   if (options.verbose) say([qemu.command, ...command].join(' '));
   try {
     if (shell) return await shareTerminal({ qemu, args: command });
@@ -60,6 +62,14 @@ async function inGuest(options) {
   } finally {
     rmSync(image, { force: true });
   }
+}
+
+/** Firmware and tables, where a platform needs others than QEMU's. */
+async function nestingParts({ options, qemu, kernel, base }) {
+  if (!options.platform.nesting) return { extra: [], tables: [] };
+  const extra = await firmware();
+  const { platform, timeout } = options;
+  return { extra, tables: [await nestingTable({ root, qemu, platform, kernel, base, extra, timeout })] };
 }
 
 function report({ status, ready, seconds, problem }, lines) {
