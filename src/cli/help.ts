@@ -66,7 +66,8 @@ OPTIONS
     --guest FILE
         The guest's memory map as JSON. Default: QEMU's virt (Arm) or q35 (x86).
     --json
-        One JSON object a line; the last is {"kind":"summary", ...}. Addresses are hex strings.
+        One JSON object a line; the last is {"kind":"summary", ...} with sent = delivered +
+        coalesced + pending + lost, and losses by reason. Addresses are hex strings.
     --trace FILE
         Writes Chrome trace JSON of the first 10,000 interrupts, for ui.perfetto.dev.
 
@@ -86,7 +87,8 @@ const EXEC = `NAME
 
 SYNOPSIS
     belfry exec [--host PRESET|FILE] [--device NAME[,OPTION=VALUE...]]... [--abi linux-7.2|belfry]
-                [--allow-unsafe-interrupts] [--explain] [--json] [--quiet] -- PROGRAM [ARGUMENT...]
+                [--allow-unsafe-interrupts] [--iommufd-test] [--explain] [--json] [--quiet]
+                -- PROGRAM [ARGUMENT...]
 
 DESCRIPTION
     Starts the program, dynamically or statically linked, and answers its system calls on
@@ -103,6 +105,8 @@ OPTIONS
         What the VFIO ABI speaks: Linux 7.2's alone (default), or with the doorbell request.
     --allow-unsafe-interrupts
         vfio_iommu_type1.allow_unsafe_interrupts=1.
+    --iommufd-test
+        Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST: for the kernel's selftests.
     --explain
         Says on standard error why each refused call was refused.
     --json

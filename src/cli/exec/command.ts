@@ -18,6 +18,7 @@ export async function exec(args: readonly string[]): Promise<number> {
   };
   try {
     const result = await runProgram(boot, options.argv, {
+      iommufdTest: options.iommufdTest,
       onRefusal: (refusal, program) => options.explain && tell(explanation(options, refusal, program)),
       onError: (error) =>
         tell(`belfry: a call of the program failed with EIO: ${error instanceof Error ? error.stack : error}\n`),

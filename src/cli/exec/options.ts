@@ -16,6 +16,8 @@ export interface ExecOptions {
   /** Empty: the host's own. */
   readonly devices: readonly DeviceChoice[];
   readonly allowUnsafeInterrupts: boolean;
+  /** CONFIG_IOMMUFD_TEST. */
+  readonly iommufdTest: boolean;
   readonly explain: boolean;
   readonly json: boolean;
   readonly quiet: boolean;
@@ -27,6 +29,7 @@ const TABLE = {
   abi: { type: 'string' },
   device: { type: 'string', multiple: true },
   'allow-unsafe-interrupts': { type: 'boolean' },
+  'iommufd-test': { type: 'boolean' },
   explain: { type: 'boolean' },
   json: { type: 'boolean' },
   quiet: { type: 'boolean' },
@@ -47,6 +50,7 @@ export function parseExecOptions(args: readonly string[]): ExecOptions {
     abi,
     devices: (values.device ?? []).map(deviceChoice),
     allowUnsafeInterrupts: values['allow-unsafe-interrupts'] ?? false,
+    iommufdTest: values['iommufd-test'] ?? false,
     explain: values.explain ?? false,
     json: values.json ?? false,
     quiet: values.quiet ?? false,

@@ -27,9 +27,9 @@ export function ring(args: readonly string[]): number {
 
 function mainRun(options: RingOptions, report: Report): number {
   const session = new RingSession(options, options.doorbell);
+  const trace = options.trace === null ? null : openTrace(options.trace, session.host.machine.clock);
   report.setUp(session);
   const count = options.count ?? session.granted;
-  const trace = options.trace === null ? null : openTrace(options.trace, session.host.machine.clock);
   const hops = new HopList();
   const { tap } = session.host.machine;
   tap.observer = trace === null ? hops : trace.with(hops);

@@ -54,7 +54,7 @@ export class JsonReport implements Report {
     const mapped = doorbells(session).map(({ iova, pa, users }) => ({ iova: hexPlain(iova), pa: hexPlain(pa), users }));
     const { requested, granted } = session;
     this.summary = {
-      ...totals,
+      ...counts(totals),
       requested,
       granted,
       rule: session.assignment.doorbell.rule,
@@ -65,7 +65,7 @@ export class JsonReport implements Report {
 
   without(_session: RingSession, { hops }: HopList, totals: Totals): void {
     this.hops('none', hops);
-    this.line('without', { ...totals });
+    this.line('without', counts(totals));
   }
 
   end(): void {
@@ -84,3 +84,10 @@ export class JsonReport implements Report {
 }
 
 const message = ({ address, data }: Message): object => ({ address: hexPlain(address), data: hexPlain(data) });
+
+/** `lost` is a number as the other counts are; `losses` tells it by reason. */
+const counts = ({ lost, ...rest }: Totals): object => ({
+  ...rest,
+  lost: Object.values(lost).reduce((sum, part) => sum + part, 0),
+  losses: lost,
+});

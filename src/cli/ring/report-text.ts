@@ -92,7 +92,8 @@ export class TextReport implements Report {
     const { doorbell } = session.assignment;
     this.row('doorbell', `rule ${doorbell.rule}: ${doorbell.why}`);
     for (const { iova, pa, users } of doorbells(session)) {
-      this.row('', `${hex(iova)} -> ${hex(pa)}, for ${plural(users, 'vector')}`);
+      const all = users > session.granted ? ': this host cannot add vectors later, so all of the table has them' : '';
+      this.row('', `${hex(iova)} -> ${hex(pa)}, for ${plural(users, 'vector')}${all}`);
     }
   }
 
