@@ -9,18 +9,19 @@ import { probeDescription, probeOther, probeRegions } from './probe/device.mjs';
 import { probeDirty, probeInfo, probeMaps } from './probe/dma.mjs';
 import { probeIommufd } from './probe/iommufd.mjs';
 import { probeChecks, probeEdu, probeMessages, probeNotices } from './probe/irqs.mjs';
+import { probeNesting } from './probe/nesting.mjs';
 import { Probe } from './probe/probe.mjs';
 
 const EDU = '0x1234:0x11e8';
 const NVME = '0x1b36:0x0010';
 const IGB = '0x8086:0x10c9';
 
-/** The parts `legacy` and `iommufd` of the list. @param x86 decides where the platform's MSI range is expected */
-export async function probeAll(kernel, write, { x86, parts = ['legacy'] }) {
-  const p = new Probe(kernel, write);
+/** The parts `legacy`, `iommufd` and `nesting` of the list. `advance` lets a simulated host's time go on. @param x86 decides where the platform's MSI range is expected */
+export async function probeAll(kernel, write, { x86, parts = ['legacy'], advance = () => {} }) {
+  const p = new Probe(kernel, write, advance);
   if (parts.includes('legacy')) await probeLegacy(p, kernel, windowOf(x86));
-  if (!parts.includes('iommufd')) return;
-  await p.part('iommufd', () => probeIommufd(p, find(kernel, EDU), windowOf(x86)));
+  if (parts.includes('iommufd')) await p.part('iommufd', () => probeIommufd(p, find(kernel, EDU), windowOf(x86)));
+  if (parts.includes('nesting')) await p.part('nesting', () => probeNesting(p, find(kernel, EDU)));
 }
 
 const windowOf = (x86) => (x86 ? { start: 0xfee0_0000, end: 0xfeef_ffff } : { start: 0x800_0000, end: 0x80f_ffff });

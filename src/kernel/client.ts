@@ -46,6 +46,14 @@ export class SimKernelClient implements Kernel {
     return this.through(argument, true, (address) => syscalls.ioctl(this.process, fd, request, BigInt(address)));
   }
 
+  read(fd: number, into: Uint8Array): number {
+    return this.pread(fd, into, 0);
+  }
+
+  write(fd: number, from: Uint8Array): number {
+    return this.pwrite(fd, from, 0);
+  }
+
   pread(fd: number, into: Uint8Array, offset: number): number {
     return this.through(into, true, (address) =>
       this.kernel.syscalls.read(this.process, fd, address, into.length, offset),

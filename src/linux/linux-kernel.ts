@@ -74,6 +74,14 @@ export class LinuxKernel implements Kernel {
     return this.done(this.libc.ioctl(fd, request, argument));
   }
 
+  read(fd: number, into: Uint8Array): number {
+    return this.done(this.libc.read(fd, into));
+  }
+
+  write(fd: number, from: Uint8Array): number {
+    return this.done(this.libc.write(fd, from));
+  }
+
   pread(fd: number, into: Uint8Array, offset: number): number {
     return this.done(this.libc.pread(fd, into, offset));
   }

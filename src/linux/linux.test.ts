@@ -118,6 +118,20 @@ describe.skipIf(reason !== '')(`eventfds${reason}`, () => {
     expect(() => one.signal()).toThrow(RangeError);
   });
 
+  it('are read and written as files without places', () => {
+    const eventfd = ok(kernel.eventfd());
+    const bytes = new Uint8Array(BigUint64Array.of(7n).buffer);
+    const ESPIPE = 29;
+    const EAGAIN = 11;
+    expect(kernel.write(eventfd.fd, bytes)).toBe(8);
+    expect(kernel.pread(eventfd.fd, bytes, 0)).toBe(-ESPIPE);
+    bytes.fill(0);
+    expect(kernel.read(eventfd.fd, bytes)).toBe(8);
+    expect(bytes[0]).toBe(7);
+    expect(kernel.read(eventfd.fd, bytes)).toBe(-EAGAIN);
+    kernel.close(eventfd.fd);
+  });
+
   it('wake whoever watches, with each signal', async () => {
     const eventfd = ok(kernel.eventfd());
     let sum = 0;

@@ -19,6 +19,9 @@ export interface Kernel {
   close(fd: number): number;
   /** A request whose argument is a struct (copied in, and copied back), or an integer passed by value. */
   ioctl(fd: number, request: number, argument?: Uint8Array | number | bigint): number;
+  /** From where the file is, for files without places: event queues, fault queues, eventfds. Linux refuses `pread` of those: ESPIPE. */
+  read(fd: number, into: Uint8Array): number;
+  write(fd: number, from: Uint8Array): number;
   /** `offset` up to 2^53: VFIO regions start at index << 40. */
   pread(fd: number, into: Uint8Array, offset: number): number;
   pwrite(fd: number, from: Uint8Array, offset: number): number;

@@ -2,9 +2,10 @@
 import { errnoName } from 'belfry/uapi';
 
 export class Probe {
-  constructor(kernel, write) {
+  constructor(kernel, write, advance) {
     this.kernel = kernel;
     this.write = write;
+    this.advance = advance;
     this.prefix = '';
     this.names = new Map();
   }
@@ -47,6 +48,13 @@ export class Probe {
     const result = this.kernel.pread(fd, bytes, offset);
     this.note(name, result < 0 ? errnoName(result) : { read: result, bytes: show(bytes.subarray(0, result)) });
     return bytes;
+  }
+
+  /** A file without places: an event queue. */
+  read(name, fd, length) {
+    const bytes = new Uint8Array(length);
+    const result = this.kernel.read(fd, bytes);
+    this.note(name, result < 0 ? errnoName(result) : { read: result, bytes: hexBytes(bytes.subarray(0, result)) });
   }
 
   pwrite(name, fd, offset, bytes) {

@@ -90,6 +90,14 @@ export class ScriptedKernel implements Kernel {
     return typeof result === 'number' ? result : -ERRNO[result];
   }
 
+  read(fd: number, into: Uint8Array): number {
+    return this.pread(fd, into, 0);
+  }
+
+  write(fd: number, from: Uint8Array): number {
+    return this.pwrite(fd, from, 0);
+  }
+
   pread(_fd: number, into: Uint8Array, offset: number): number {
     this.log.push(`pread ${into.length} at 0x${offset.toString(16)}`);
     for (let i = 0; i < into.length; i++) into[i] = this.bytes.get(offset + i) ?? 0;
