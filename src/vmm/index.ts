@@ -33,4 +33,4 @@ export { KvmVm } from './kvm-vm.ts';
 export { MsiEmulation, type MsiOptions } from './msi-emulation.ts';
 export { MsixEmulation, type MsixOptions } from './msix-emulation.ts';
 export { Vector } from './vector.ts';
-export { type Assignment, type AssignOptions, VirtualMachine, type VmOptions } from './vm.ts';
+export { type Assignment, type AssignOptions, type GuestIommu, VirtualMachine, type VmOptions } from './vm.ts';

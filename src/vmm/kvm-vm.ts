@@ -74,6 +74,11 @@ export class KvmVm extends Resource {
     return this.#setAttr(this.#vfio, uapi.KVM_DEV_VFIO_FILE, uapi.KVM_DEV_VFIO_FILE_ADD, BigInt(fd));
   }
 
+  /** KVM lets go of a file; failures are ignored here as there. */
+  removeVfioFile(fd: number): void {
+    if (this.#vfio !== null) this.#setAttr(this.#vfio, uapi.KVM_DEV_VFIO_FILE, uapi.KVM_DEV_VFIO_FILE_DEL, BigInt(fd));
+  }
+
   /** @param entries each a `struct kvm_irq_routing_entry` */
   setRouting(entries: readonly Uint8Array[]): void {
     const { size } = uapi.kvm_irq_routing_entry;

@@ -4,9 +4,12 @@ import { Msi, MsiFlags } from '../arch/pci/msi.ts';
 import { hex } from '../ports/address.ts';
 import type { GuestCpu, GuestPort } from '../ports/guest.ts';
 import type { Kernel, UserBuffer } from '../ports/kernel.ts';
+import { CdevDevice } from '../vfio/cdev-device.ts';
 import { Container } from '../vfio/container.ts';
 import type { Device } from '../vfio/device.ts';
 import { check, VfioError } from '../vfio/error.ts';
+import { Ioas } from '../vfio/ioas.ts';
+import { Iommufd } from '../vfio/iommufd.ts';
 import { openDevice } from '../vfio/open-device.ts';
 import { Resource } from '../vfio/resource.ts';
 import { AssignedDevice } from './assigned-device.ts';
@@ -18,9 +21,13 @@ import { GuestMapError } from './guest-map-file.ts';
 import { KvmVm } from './kvm-vm.ts';
 import { GuestV2mFrame } from './v2m-frame.ts';
 
+export type GuestIommu = 'type1' | 'iommufd';
+
 export interface VmOptions {
   readonly map: GuestMap;
   readonly cpus?: number;
+  /** What the guest's memory is mapped into for devices: a container with type1 (default), or an IOAS of iommufd. */
+  readonly iommu?: GuestIommu;
   /** Attaches guest CPUs; without it the guest cannot be started as a program. */
   readonly guestPort?: GuestPort;
 }
@@ -59,13 +66,14 @@ export class VirtualMachine extends Resource {
   readonly label = 'virtual machine';
   readonly kernel: Kernel;
   readonly map: GuestMap;
+  readonly iommu: GuestIommu;
   readonly kvm: KvmVm;
   readonly routes: GsiRoutes;
   readonly v2m: GuestV2mFrame | null;
   readonly #guestPort: GuestPort | null;
   readonly #ram: { readonly base: number; readonly memory: UserBuffer }[] = [];
   readonly #devices = new Map<number, AssignedDevice>();
-  #container: Container | null = null;
+  #space: Container | Ioas | null = null;
   #mapped: GuestRange[] | null = null;
   #nextBar: number;
 
@@ -73,6 +81,7 @@ export class VirtualMachine extends Resource {
     super();
     this.kernel = kernel;
     this.map = options.map;
+    this.iommu = options.iommu ?? 'type1';
     this.kvm = this.adopt(kvm);
     this.routes = new GsiRoutes(kvm);
     this.#guestPort = options.guestPort ?? null;
@@ -121,22 +130,24 @@ export class VirtualMachine extends Resource {
       const why = `${name} is in slot ${there.guestId >> 3} of the guest already`;
       throw new VfioError({ code: 'EBUSY', request: 'assign', why, field: 'name' });
     }
-    const container = this.#container ?? this.adopt(Container.open(this.kernel));
-    this.#container = container;
+    const space = this.#space ?? this.#openSpace();
+    this.#space = space;
     const guestId = this.#slot(options.slot) << 3;
-    const device = openDevice(this.kernel, name, container);
+    const device = openDevice(this.kernel, name, space);
+    let told = false;
     try {
-      const reserved = device.group.reservedRegions;
+      const reserved = device.reservedRegions;
       const doorbell = this.#decideDoorbell(device, reserved, options.doorbell ?? 'auto');
-      const unreachable = this.#mapMemory(container, reserved, doorbell);
+      const unreachable = this.#mapMemory(space, reserved, doorbell);
       if (doorbell.rule === 'guest' || doorbell.rule === 'user') this.#setDoorbell(device, doorbell);
-      this.kvm.addVfioFile(device.group.fd);
+      told = this.kvm.addVfioFile(vfioFile(device)) >= 0;
       const assigned = new AssignedDevice(this.kvm, this.routes, device, guestId);
       this.#place(assigned);
       assigned.start();
       this.#devices.set(guestId, assigned);
       return { device: assigned, doorbell, unreachable };
     } catch (error) {
+      if (told) this.kvm.removeVfioFile(vfioFile(device));
       device.close();
       throw error;
     }
@@ -186,7 +197,11 @@ export class VirtualMachine extends Resource {
   }
 
   protected override closeChildren(): void {
-    for (const device of this.#devices.values()) stopQuietly(device);
+    for (const assigned of this.#devices.values()) {
+      stopQuietly(assigned);
+      // KVM holds the file too: without this a device of iommufd would stay attached.
+      if (!assigned.device.isClosed) this.kvm.removeVfioFile(vfioFile(assigned.device));
+    }
     this.#devices.clear();
     super.closeChildren();
   }
@@ -205,6 +220,11 @@ export class VirtualMachine extends Resource {
     this.kvm.addMemory(range.base, memory);
   }
 
+  #openSpace(): Container | Ioas {
+    if (this.iommu === 'type1') return this.adopt(Container.open(this.kernel));
+    return Ioas.create(this.adopt(Iommufd.open(this.kernel)));
+  }
+
   #slot(wanted: number | undefined): number {
     const slot = wanted ?? Array.from({ length: 31 }, (_, i) => i + 1).find((free) => !this.#devices.has(free << 3));
     if (slot === undefined)
@@ -218,7 +238,7 @@ export class VirtualMachine extends Resource {
   }
 
   #decideDoorbell(device: Device, reserved: readonly ReservedSpan[], policy: DoorbellPolicy): DoorbellChoice {
-    const { iovaRanges, pageSizes } = device.container.info();
+    const ranges = device.space.ranges();
     const kind = device.config.find(CapabilityId.MSIX) === null ? 'msi' : 'msix';
     const canChoose = device.doorbell.probe();
     // A kernel that lets user space choose says whether there is anything to choose; on others it follows from the architecture.
@@ -226,13 +246,13 @@ export class VirtualMachine extends Resource {
     const choice = chooseDoorbell({
       policy,
       guestAddress: guestDoorbell(this.map),
-      granule: Math.max(this.kernel.pageSize, pageSizes[0] ?? 0),
+      granule: Math.max(this.kernel.pageSize, device.space.pageSizes()[0] ?? 0),
       address64: this.#has64BitMessages(device),
       canChoose,
       bypass,
       mapped: this.map.ram.map(({ base, size }) => ({ start: base, end: base + size - 1 })),
       reserved,
-      aperture: { start: iovaRanges[0]?.start ?? 0, end: iovaRanges.at(-1)?.end ?? 2 ** 48 - 1 },
+      aperture: { start: ranges[0]?.start ?? 0, end: ranges.at(-1)?.end ?? 2 ** 48 - 1 },
     });
     if (choice.refused === null) return choice;
     throw new VfioError({ code: choice.code ?? 'ENOTTY', request: 'doorbell', why: choice.refused, field: 'iova' });
@@ -256,14 +276,14 @@ export class VirtualMachine extends Resource {
     return (config.read16(msi + Msi.FLAGS) & MsiFlags.ADDRESS_64) !== 0;
   }
 
-  /** Once for the container: later devices find the memory mapped. */
-  #mapMemory(container: Container, reserved: readonly ReservedSpan[], doorbell: DoorbellChoice): GuestRange[] {
-    const page = Math.max(this.kernel.pageSize, container.info().pageSizes[0] ?? 0);
+  /** Once for all: later devices find the memory mapped. */
+  #mapMemory(space: Container | Ioas, reserved: readonly ReservedSpan[], doorbell: DoorbellChoice): GuestRange[] {
+    const page = Math.max(this.kernel.pageSize, space.pageSizes()[0] ?? 0);
     const taken = doorbell.rule === 'user' || doorbell.rule === 'guest' ? doorbell.iova : null;
     const holes = [...reserved, ...(taken === null ? [] : [{ start: taken, end: taken + page - 1 }])];
     const wanted = withoutHoles(blocks(this.map.ram), holes, page);
     if (this.#mapped === null) {
-      for (const { base, size } of wanted) container.map(base, this.#addressOf(base), size);
+      for (const { base, size } of wanted) space.map(base, this.#addressOf(base), size);
       this.#mapped = wanted;
     }
     const mapped = this.#mapped.map(({ base, size }) => ({ start: base, end: base + size - 1 }));
@@ -312,3 +332,6 @@ function stopQuietly(device: AssignedDevice): void {
     if (!(error instanceof VfioError)) throw error;
   }
 }
+
+/** The file that KVM is told of: the group's, or the device's own. */
+const vfioFile = (device: Device): number => (device instanceof CdevDevice ? device.fd : device.group.fd);

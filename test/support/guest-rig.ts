@@ -9,6 +9,7 @@ import {
   type Assignment,
   type DoorbellPolicy,
   GuestDriver,
+  type GuestIommu,
   type GuestMap,
   type GuestVectors,
   q35Map,
@@ -21,6 +22,7 @@ export interface GuestRigOptions {
   readonly map?: GuestMap;
   readonly doorbell?: DoorbellPolicy;
   readonly device?: string;
+  readonly iommu?: GuestIommu;
 }
 
 /** Descriptors of a VMM with 2,048 vectors, two eventfds each. */
@@ -48,6 +50,7 @@ export class GuestRig {
     this.vm = VirtualMachine.create(kernel, {
       map,
       cpus: host.machine.spec.cpus,
+      iommu: options.iommu ?? 'type1',
       guestPort: host.kvm.guestPort(process),
     });
     this.assignment = this.vm.assign(name, { doorbell: options.doorbell ?? 'auto' });
