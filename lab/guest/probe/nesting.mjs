@@ -130,7 +130,7 @@ class Owner {
       kernel.settle();
       kernel.pread(this.device, command, 0x98);
       if ((command[0] & 1) === 0) return;
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      if (this.p.patience(1) > 0) await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
 
@@ -146,10 +146,10 @@ class Owner {
     if (this.queue === undefined) return;
     const bytes = new Uint8Array(400);
     let result = 0;
-    for (let waited = 0; waited < 300 && result === 0; waited += 20) {
+    for (let waited = 0; waited <= this.p.patience(300) && result === 0; waited += 20) {
       this.p.kernel.settle();
       result = this.p.kernel.read(this.queue, bytes);
-      if (result === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      if (result === 0 && waited < this.p.patience(300)) await new Promise((resolve) => setTimeout(resolve, 20));
     }
     this.p.note(`events ${name}`, result < 0 ? u.errnoName(result) : plain(bytes.subarray(0, result)));
   }

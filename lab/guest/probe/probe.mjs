@@ -67,12 +67,18 @@ export class Probe {
     return eventfd;
   }
 
+  /** A simulated host has done all there is to do when it has settled. */
+  patience(longest) {
+    return this.kernel.kind === 'sim' ? 0 : longest;
+  }
+
   /** What arrives within a while: real interrupts take a while, simulated ones a step. */
   async arrived(name, eventfd, patience = 500) {
     this.note(name, await this.wait(eventfd, patience));
   }
 
-  async wait(eventfd, patience) {
+  async wait(eventfd, longest) {
+    const patience = this.patience(longest);
     for (let waited = 0; ; waited += 5) {
       this.kernel.settle();
       const count = eventfd.drain();
