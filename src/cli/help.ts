@@ -31,8 +31,8 @@ const RING = `NAME
 
 SYNOPSIS
     belfry ring [--host PRESET|FILE] [--device NAME|CAPTURE] [--doorbell auto|window|none|0xIOVA]
-                [--vectors N] [--count N] [--no-ack] [--allow-unsafe-interrupts] [--guest FILE]
-                [--json] [--trace FILE]
+                [--iommu type1|iommufd] [--vectors N] [--count N] [--no-ack]
+                [--allow-unsafe-interrupts] [--guest FILE] [--explain] [--json] [--trace FILE]
 
 DESCRIPTION
     Boots a simulated Linux on a simulated machine, opens the device through VFIO as a VMM
@@ -55,6 +55,9 @@ OPTIONS
         window: the kernel's own window at 0x0800_0000, as Linux 7.2 does.
         none: the kernel before the RFC; the controller's physical address in the vector.
         0xIOVA: this address.
+    --iommu type1|iommufd
+        What the guest's memory is mapped into. type1 (default): container and group.
+        iommufd: the device's own file, bound to /dev/iommu and attached to an IOAS.
     --vectors N
         Vectors that the guest asks for, 1 to 2048. Default: 3, or what the device has.
     --count N
@@ -62,9 +65,13 @@ OPTIONS
     --no-ack
         The guest does not acknowledge: what coalesces is counted.
     --allow-unsafe-interrupts
-        vfio_iommu_type1.allow_unsafe_interrupts=1, for hosts whose MSIs are not isolated.
+        The parameter of that name of vfio_iommu_type1 and of iommufd, for hosts whose MSIs are
+        not isolated.
     --guest FILE
         The guest's memory map as JSON. Default: QEMU's virt (Arm) or q35 (x86).
+    --explain
+        Of a refused set-up: which check of which call it was, and with which options the same
+        set-up passes, found by trying them.
     --json
         One JSON object a line; the last is {"kind":"summary", ...} with sent = delivered +
         coalesced + pending + lost, and losses by reason. Addresses are hex strings.
@@ -80,6 +87,8 @@ EXAMPLES
     belfry ring --device nvme --doorbell window
     belfry ring --doorbell 0x90000000 --json | tail -n 1
     belfry ring --host x86 --vectors 512 --count 1000000
+    belfry ring --iommu iommufd --doorbell window
+    belfry ring --host arm-v2m --explain
 `;
 
 const EXEC = `NAME

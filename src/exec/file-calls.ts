@@ -1,7 +1,8 @@
 /** System calls on descriptors that stand for simulated files. */
+import { IommufdFile } from '../kernel/iommufd/index.ts';
 import type { SeccompListener } from '../libc/seccomp.ts';
 import { ERRNO } from '../uapi/errno.ts';
-import { IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE } from '../uapi/iommufd.ts';
+import { IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE, IOMMU_OPTION } from '../uapi/iommufd.ts';
 import {
   VFIO_DEVICE_GET_REGION_INFO,
   VFIO_IOMMU_MAP_DMA,
@@ -10,13 +11,14 @@ import {
 } from '../uapi/vfio.ts';
 import type { ForeignProcess } from './foreign-process.ts';
 import { type Handler, PROCEED } from './handler.ts';
+import { IOMMU_TEST_CMD } from './iommufd-mock/test-cmd.ts';
 import type { CallName } from './numbers.ts';
 import type { OpenFile } from './open-files.ts';
 import type { Session } from './session.ts';
 import { factsOf, statBytes } from './stat.ts';
 
 /** Requests that look at what the process may lock, or at its capabilities. */
-const ACCOUNTED = new Set([VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE, 0x3ba0]);
+const ACCOUNTED = new Set([VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE, IOMMU_OPTION, IOMMU_TEST_CMD]);
 const PROT_WRITE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
@@ -61,7 +63,12 @@ class FileCalls {
       this.session.counts.ioctls += 1;
       if (ACCOUNTED.has(request)) process.refresh();
       this.session.closeOnExec = true;
+      const { iommufdTest } = this.session;
+      if (iommufdTest !== null && request === IOMMU_TEST_CMD && open.file instanceof IommufdFile) {
+        return iommufdTest.ioctl(open.file, process, call.wide(2));
+      }
       const result = this.session.host.kernel.syscalls.ioctl(process, fd, request, call.wide(2));
+      iommufdTest?.sweep();
       if (result === 0 && request === VFIO_DEVICE_GET_REGION_INFO && open.file.kind === 'device') {
         this.tellMapping(process, open, call.argument(2));
       }

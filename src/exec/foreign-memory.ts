@@ -64,6 +64,14 @@ export class ForeignMemory implements OwnedMemory {
     return new ForeignPins(runs, accountedPages, deviceMemory, frames, this.access.window);
   }
 
+  /** What the byte at an address is of, as the sources of pinned pages name it; null: nothing is mapped there. */
+  identity(address: number): { readonly object: string; readonly at: number } | null {
+    const area = (readMaps(this.pid) ?? []).find(({ start, end }) => start <= address && address < end);
+    if (area === undefined) return null;
+    if (!area.shared) return { object: `process ${this.pid}`, at: address };
+    return { object: area.file, at: area.offset + (address - area.start) };
+  }
+
   /** The program is about to unmap, replace or discard [start, start + length): what is pinned of it is taken over first. */
   aboutToLose(start: number, length: number): void {
     for (const pages of this.privatePins) pages.keep(start, start + length);

@@ -43,11 +43,14 @@ export class ForeignProcess extends SimProcess<ForeignMemory> {
     const status = textOf(`/proc/${this.tgid}/status`);
     const euid = Number(/^Uid:\s+\d+\s+(\d+)/m.exec(status)?.[1] ?? 0);
     const effective = BigInt(`0x${/^CapEff:\s+([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
-    // The user who runs belfry owns the simulated host, as root owns a real one.
+    // The user who runs belfry owns the simulated host, as root owns a real one: what it takes to administer it is theirs. Locking memory is not.
     this.credentials.euid = euid === process.geteuid?.() ? 0 : euid;
     const { capabilities } = this.credentials;
     capabilities.clear();
-    for (const [bit, name] of CAPABILITIES) if ((effective >> BigInt(bit)) & 1n) capabilities.add(name);
+    for (const [bit, name] of CAPABILITIES) {
+      if ((effective >> BigInt(bit)) & 1n || (name !== 'CAP_IPC_LOCK' && this.credentials.euid === 0))
+        capabilities.add(name);
+    }
     const locked = /^Max locked memory\s+(\S+)/m.exec(textOf(`/proc/${this.tgid}/limits`))?.[1] ?? 'unlimited';
     this.limits.memlock = locked === 'unlimited' ? Infinity : Number(locked);
   }

@@ -13,6 +13,8 @@ const PAGE = 4096;
 
 /** Bytes behind a range of frames. Offsets are relative to its start. */
 export interface PageSource extends MemoryBacking {
+  /** Which object the first byte is of, and where in it: the same for all pins of one page. */
+  readonly identity: { readonly object: string; readonly at: number };
   release(): void;
 }
 
@@ -53,6 +55,19 @@ export class FrameWindow implements MemoryBacking {
     this.list.splice(index, 1);
     this.allocator.give(frames.pa, frames.length);
     frames.source.release();
+  }
+
+  /** What a physical address is a byte of, or null: nothing is pinned there. */
+  identity(pa: number): { readonly object: string; readonly at: number } | null {
+    const frames = this.list[this.firstEndingAfter(pa)];
+    if (frames === undefined || frames.pa > pa) return null;
+    const { object, at } = frames.source.identity;
+    return { object, at: at + (pa - frames.pa) };
+  }
+
+  /** Everything that is pinned, by object. */
+  pins(): readonly { readonly object: string; readonly at: number; readonly length: number }[] {
+    return this.list.map(({ source, length }) => ({ ...source.identity, length }));
   }
 
   read(offset: number, into: Uint8Array): boolean {

@@ -14,8 +14,24 @@ export class SharedPages implements PageSource {
   private readonly mapped: MappedMemory;
   private bytes: Uint8Array | null = null;
 
-  private constructor(mapped: MappedMemory) {
+  readonly identity: { readonly object: string; readonly at: number };
+
+  private constructor(mapped: MappedMemory, object: string, at: number) {
     this.mapped = mapped;
+    this.identity = { object, at };
+  }
+
+  /** `object` names the file by device and inode. null: the file has no such pages. */
+  static ofFile(
+    libc: Libc,
+    fd: number,
+    object: string,
+    at: number,
+    length: number,
+    writable: boolean,
+  ): SharedPages | null {
+    const mapped = libc.mapFile(fd, at, length, writable);
+    return typeof mapped === 'number' ? null : new SharedPages(mapped, object, at);
   }
 
   /** null: the process may not be looked at so closely (map_files takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE), or the file is gone. */
@@ -25,9 +41,9 @@ export class SharedPages implements PageSource {
     const writable = libc.open(path, O_RDWR);
     const fd = writable >= 0 ? writable : libc.open(path, O_RDONLY);
     if (fd < 0) return null;
-    const mapped = libc.mapFile(fd, area.offset + offset, length, writable >= 0);
+    const pages = SharedPages.ofFile(libc, fd, area.file, area.offset + offset, length, writable >= 0);
     libc.close(fd);
-    return typeof mapped === 'number' ? null : new SharedPages(mapped);
+    return pages;
   }
 
   read(offset: number, into: Uint8Array): boolean {
@@ -86,6 +102,10 @@ export class PrivatePages implements PageSource {
       this.memory.read(this.pid, at, page);
       this.kept.set(index, page);
     }
+  }
+
+  get identity(): { readonly object: string; readonly at: number } {
+    return { object: `process ${this.pid}`, at: this.start };
   }
 
   read(offset: number, into: Uint8Array): boolean {

@@ -14,6 +14,8 @@ import type { Counts, Session } from './session.ts';
 import { Supervisor } from './supervisor.ts';
 
 export interface RunOptions {
+  /** Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST does: for the kernel's own selftests. */
+  readonly iommufdTest?: boolean;
   readonly onRefusal?: (refusal: Refusal, process: string) => void;
   readonly onError?: (error: unknown) => void;
 }

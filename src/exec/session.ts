@@ -12,6 +12,8 @@ import { BarMemory } from './bar-memory.ts';
 import type { FdRange } from './filter.ts';
 import type { ForeignProcess } from './foreign-process.ts';
 import { FrameWindow } from './frame-window.ts';
+import { IommufdTest } from './iommufd-mock/test-cmd.ts';
+import { MemoryFile } from './memory-file.ts';
 import { type OpenFile, OpenFiles } from './open-files.ts';
 import { ProgramEventFd, type Waiter } from './program-eventfd.ts';
 import { Tracees } from './tracees.ts';
@@ -44,15 +46,17 @@ export class Session {
   inHand: { readonly fd: number; readonly open: OpenFile } | null = null;
   /** How the next descriptor is given. */
   closeOnExec = true;
+  /** The mock behind IOMMU_TEST_CMD, where it was asked for. */
+  readonly iommufdTest: IommufdTest | null;
   private readonly range: FdRange;
   private readonly waiter: Waiter;
   private call: SeccompListener | null = null;
   /** By the real kernel's number. */
   private readonly eventfds = new Map<number, ProgramEventFd>();
   /** Looked up by the call under way. */
-  private looked: ProgramEventFd[] = [];
+  private looked: { dropUnused(): void }[] = [];
 
-  constructor(host: Host, libc: Libc, range: FdRange, waiter: Waiter) {
+  constructor(host: Host, libc: Libc, range: FdRange, waiter: Waiter, iommufdTest = false) {
     this.host = host;
     this.libc = libc;
     this.range = range;
@@ -66,6 +70,7 @@ export class Session {
     this.window = new FrameWindow(host.machine.memory);
     this.bars = new BarMemory(host, libc);
     this.files.onRelease = (open) => this.bars.release(open);
+    this.iommufdTest = iommufdTest ? new IommufdTest(this.window) : null;
     const { libc: c, pidfds, memory, window, bars, files } = this;
     this.tracees = new Tracees({
       libc: c,
@@ -127,6 +132,13 @@ export class Session {
     if (target === null) return null;
     const open = this.files.named(target);
     if (open !== null) return open.file;
+    if (target.startsWith('/memfd:')) {
+      const copy = this.pidfds.getfd(process.pidfd, fd);
+      if (copy < 0) return null;
+      const made = new MemoryFile(this.libc, this.window, target, copy);
+      this.looked.push(made);
+      return made;
+    }
     if (target === 'anon_inode:[eventfd]') return this.eventfd(process, fd) ?? { name: target, release: () => {} };
     return { name: target, release: () => {} };
   }

@@ -19,6 +19,8 @@ const IDLE = 500;
 export interface SupervisorOptions {
   readonly table: CallTable;
   readonly range: FdRange;
+  /** Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST does. */
+  readonly iommufdTest?: boolean;
   /** Called for each call that the simulated kernel refused. */
   readonly onRefusal?: (refusal: Refusal, process: string) => void;
   /** Called for what goes wrong here: the program's call fails with EIO. */
@@ -40,10 +42,11 @@ export class Supervisor {
     this.libc = libc;
     this.options = options;
     this.epoll = new Epoll(libc);
-    this.session = new Session(host, libc, options.range, {
-      wait: (fd, readable) => this.wait(fd, readable),
-      stop: (fd) => this.stop(fd),
-    });
+    const waiter = {
+      wait: (fd: number, readable: () => void) => this.wait(fd, readable),
+      stop: (fd: number) => this.stop(fd),
+    };
+    this.session = new Session(host, libc, options.range, waiter, options.iommufdTest);
     const { numbers } = options.table;
     const handlers = { ...pathCalls(this.session), ...fileCalls(this.session), ...memoryCalls(this.session) };
     for (const [name, handler] of Object.entries(handlers)) {

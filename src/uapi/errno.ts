@@ -25,6 +25,7 @@ export const ERRNO = {
   ERANGE: 34,
   EDEADLOCK: 35,
   ENOSYS: 38,
+  EBADE: 52,
   EBADFD: 77,
   EMSGSIZE: 90,
   EOVERFLOW: 75,

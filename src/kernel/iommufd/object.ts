@@ -2,7 +2,7 @@
 import type { KernelContext } from '../context.ts';
 
 /** With Linux's names, in lower case. */
-export type IommufdObjectType = 'ioas' | 'hwpt-paging' | 'device' | 'fault';
+export type IommufdObjectType = 'ioas' | 'hwpt-paging' | 'device' | 'fault' | 'access' | 'selftest';
 
 export abstract class IommufdObject {
   abstract readonly type: IommufdObjectType;
@@ -14,6 +14,13 @@ export abstract class IommufdObject {
   finalized = false;
   /** Gives back what the object holds; its id is free already. */
   abstract destroy(): void;
+}
+
+/** An object that the kernel took away: its id stays taken until the file closes, so that no other object answers to it. */
+class Tombstone extends IommufdObject {
+  readonly type = 'tombstone';
+
+  destroy(): void {}
 }
 
 /** Ids are the lowest free ones from 1 up (xa_alloc with XA_FLAGS_ALLOC1), and free again at once. */
@@ -84,6 +91,15 @@ export class ObjectTable {
     object.users -= 1;
     if (object.users > 1) return;
     this.drop(object);
+    object.destroy();
+  }
+
+  /** iommufd_object_tombstone_user: destroyed by the kernel, whoever uses it. */
+  bury(object: IommufdObject): void {
+    const grave = new Tombstone();
+    grave.id = object.id;
+    this.drop(object);
+    this.objects.set(grave.id, grave);
     object.destroy();
   }
 

@@ -1,0 +1,131 @@
+/** A device without hardware, in a group of its own, behind an IOMMU without hardware. */
+import { fget, fput } from '../../kernel/files.ts';
+import type { IommuGroup } from '../../kernel/iommu/iommu-group.ts';
+import { detachDevice, type IommufdContext, IommufdDevice } from '../../kernel/iommufd/index.ts';
+import { IommufdObject } from '../../kernel/iommufd/object.ts';
+import type { PciDev } from '../../kernel/pci/pci-dev.ts';
+import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
+import { ERRNO } from '../../uapi/errno.ts';
+import { MockDomain } from './mock-domain.ts';
+
+export class MockGroup implements IommuGroup {
+  readonly id: number;
+  readonly devices: PciDev[] = [];
+  readonly defaultDomain: IommuDomain = new MockDomain('blocked');
+  readonly blockingDomain: IommuDomain = this.defaultDomain;
+  domain: IommuDomain = this.defaultDomain;
+  dmaOwner: object | null = null;
+  private claims = 0;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+
+  reservedRegions(): readonly ReservedRegion[] {
+    return [];
+  }
+
+  hasIsolatedMsi(): boolean {
+    return true;
+  }
+
+  allocateDomain(): IommuDomain {
+    return new MockDomain('unmanaged');
+  }
+
+  claimDmaOwner(owner: object): number {
+    if (this.dmaOwner !== null) return -ERRNO.EPERM;
+    this.dmaOwner = owner;
+    return 0;
+  }
+
+  releaseDmaOwner(): void {
+    this.dmaOwner = null;
+  }
+
+  claimDeviceDmaOwner(owner: object): number {
+    if (this.dmaOwner !== null && this.dmaOwner !== owner) return -ERRNO.EPERM;
+    this.dmaOwner = owner;
+    this.claims += 1;
+    return 0;
+  }
+
+  releaseDeviceDmaOwner(): void {
+    this.claims -= 1;
+    if (this.claims === 0) this.dmaOwner = null;
+  }
+
+  attach(domain: IommuDomain): number {
+    if (!this.canShare(domain)) return -ERRNO.EINVAL;
+    this.domain = domain;
+    return 0;
+  }
+
+  detach(): void {
+    this.domain = this.blockingDomain;
+  }
+
+  replace(domain: IommuDomain): number {
+    return this.attach(domain);
+  }
+
+  canShare(domain: IommuDomain): boolean {
+    return domain instanceof MockDomain;
+  }
+}
+
+/** What iommufd asks of a device: a name and a group. It has no configuration space. */
+export function mockDevice(number: number, group: MockGroup): PciDev {
+  const dev: PciDev = {
+    address: { segment: 0xffff, bus: 0, device: 0, function: 0 },
+    name: `iommufd_mock${number}`,
+    requester: -1 - number,
+    parent: null,
+    vendorId: 0xffff,
+    deviceId: 0xffff,
+    classCode: 0,
+    configSize: 256,
+    isBridge: false,
+    configRead: () => 0xffff_ffff,
+    configWrite: () => {},
+    capability: () => 0,
+    extendedCapability: () => 0,
+    resources: [],
+    irq: 0,
+    driver: 'iommufd_mock',
+    driverOverride: null,
+    iommuGroup: group,
+    enable: () => 0,
+    disable: () => {},
+    setMaster: () => {},
+    clearMaster: () => {},
+    canReset: false,
+    tryReset: () => -ERRNO.ENOTTY,
+  };
+  group.devices.push(dev);
+  return dev;
+}
+
+/** What user space destroys to take a mock device away: it detaches and unbinds. */
+export class SelftestDevice extends IommufdObject {
+  readonly type = 'selftest';
+  idev: IommufdDevice | null = null;
+
+  destroy(): void {
+    if (this.idev === null) return;
+    detachDevice(this.idev);
+    release(this.idev);
+  }
+}
+
+/** Binds; a mock device does not keep the iommufd open, which would else never close: nothing but the iommufd itself knows of it. */
+export function bindMock(ctx: IommufdContext, dev: PciDev): IommufdDevice | number {
+  const idev = IommufdDevice.bindTo(ctx, dev);
+  if (typeof idev !== 'number') fput(ctx.file);
+  return idev;
+}
+
+export function release(idev: IommufdDevice): void {
+  fget(idev.ctx.file);
+  idev.unbind();
+}

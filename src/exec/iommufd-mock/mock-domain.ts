@@ -1,0 +1,79 @@
+/** The page table of a mock device: a list of mappings in pages of 2 KiB, half of what a kernel page has. */
+import type { IommuDomain } from '../../ports/iommu.ts';
+import { ERRNO } from '../../uapi/errno.ts';
+
+export const MOCK_APERTURE_START = 2 ** 24;
+export const MOCK_APERTURE_LAST = 2 ** 31 - 1;
+export const MOCK_PAGE_SIZE = 2048;
+const MOCK_HUGE_PAGE_SIZE = 512 * MOCK_PAGE_SIZE;
+
+interface Mapped {
+  readonly iova: number;
+  readonly pa: number;
+  readonly size: number;
+}
+
+export class MockDomain implements IommuDomain {
+  readonly type: IommuDomain['type'];
+  readonly apertureStart = MOCK_APERTURE_START;
+  readonly apertureEnd = MOCK_APERTURE_LAST;
+  readonly pageSizes = [MOCK_PAGE_SIZE, MOCK_HUGE_PAGE_SIZE];
+  /** Sorted, without overlap. */
+  private readonly list: Mapped[] = [];
+
+  constructor(type: IommuDomain['type']) {
+    this.type = type;
+  }
+
+  map(iova: number, pa: number, size: number): number {
+    if (iova % MOCK_PAGE_SIZE !== 0 || size % MOCK_PAGE_SIZE !== 0 || pa % MOCK_PAGE_SIZE !== 0) return -ERRNO.EINVAL;
+    const at = this.firstEndingAfter(iova);
+    const next = this.list[at];
+    if (next !== undefined && next.iova < iova + size) return -ERRNO.EEXIST;
+    this.list.splice(at, 0, { iova, pa, size });
+    return 0;
+  }
+
+  unmap(iova: number, size: number): number {
+    const end = iova + size;
+    let done = iova;
+    for (let at = this.firstEndingAfter(iova); at < this.list.length && done < end; ) {
+      const mapped = this.list[at]!;
+      if (mapped.iova > done) break;
+      const stop = Math.min(end, mapped.iova + mapped.size);
+      const rest: Mapped[] = [];
+      if (mapped.iova < done) rest.push({ ...mapped, size: done - mapped.iova });
+      const behind = mapped.iova + mapped.size - stop;
+      if (behind > 0) rest.push({ iova: stop, pa: mapped.pa + (stop - mapped.iova), size: behind });
+      this.list.splice(at, 1, ...rest);
+      if (mapped.iova < done) at += 1;
+      done = stop;
+    }
+    return done - iova;
+  }
+
+  sync(): void {}
+
+  lookup(iova: number): number {
+    const mapped = this.list[this.firstEndingAfter(iova)];
+    return mapped !== undefined && mapped.iova <= iova ? mapped.pa + (iova - mapped.iova) : -1;
+  }
+
+  enforceCoherency(): boolean {
+    return true;
+  }
+
+  free(): void {}
+
+  private firstEndingAfter(iova: number): number {
+    let low = 0;
+    let high = this.list.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const mapped = this.list[middle]!;
+      if (mapped.iova + mapped.size <= iova) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
