@@ -8,6 +8,12 @@
 #include <string.h>
 #include <time.h>
 
+/*
+ * A boundary: what the program calls through an interface, a driver's operations for one, is called here as if another file held it. Nothing
+ * of it is inlined into the loop that measures, nor moved out of that loop. What lies behind a boundary is the compiler's to inline.
+ */
+#define BOUNDARY __attribute__((noipa))
+
 struct bench_case {
   const char *name;
   void (*run)(long operations);

@@ -30,7 +30,7 @@ struct irq_desc {
 static int32_t irq_of_intid[INTIDS];
 static struct irq_desc *irqs;
 
-static inline void irq_interrupt(uint32_t intid, int cpu) {
+static void BOUNDARY irq_interrupt(uint32_t intid, int cpu) {
   uint32_t irq = intid < INTIDS ? irq_of_intid[intid] : 0;
   struct irq_desc *desc = &irqs[irq];
   if (desc->level) abort();
@@ -85,7 +85,7 @@ static int __attribute__((noinline)) its_resolve(struct its *its, uint32_t devic
   return -1;
 }
 
-static int its_message(void *self, struct transaction *tx) {
+static int BOUNDARY its_message(void *self, struct transaction *tx) {
   struct its *its = self;
   if ((tx->pa & 0xffff) != DOORBELL) abort();
   struct its_line *line = &its->lines[its_line_at(tx->requester, tx->data)];
@@ -117,7 +117,7 @@ struct bus {
   void *controller;
 };
 
-static inline int bus_store(struct bus *bus, struct transaction *tx) {
+static int BOUNDARY bus_store(struct bus *bus, struct transaction *tx) {
   if ((tx->pa & ~4095ull) == bus->bell_page) return bus->message(bus->controller, tx);
   abort();
 }
@@ -165,7 +165,7 @@ static inline bool function_send(struct function *fn, uint64_t address, uint32_t
   return loss < 0 || function_lose(loss);
 }
 
-static bool function_raise(struct function *fn, int vector) {
+static bool BOUNDARY function_raise(struct function *fn, int vector) {
   ledger[SENT]++;
   if (fn->gate != GATE_MSIX) return function_lose(NOT_ENABLED);
   if (vector < 0 || vector >= fn->vectors) return function_lose(NOT_ENABLED);
@@ -200,7 +200,8 @@ struct host {
 static void host_init(struct host *host, int devices, int vectors, struct irq_handler *(*handler_of)(int, int)) {
   memset(host, 0, sizeof(*host));
   memory_init(&host->memory, 0x8000000000ull, 1ull << 30);
-  host->smmu.memory = host->its.memory = &host->memory;
+  smmu_init(&host->smmu, &host->memory);
+  host->its.memory = &host->memory;
   host->its.enabled = true;
   /* Flat tables of 65,536 entries: 128 frames in a row. */
   host->its.devices = memory_allocate(&host->memory);
@@ -219,7 +220,7 @@ static void host_init(struct host *host, int devices, int vectors, struct irq_ha
     struct function *fn = &host->functions[d];
     struct page_table *table = malloc(sizeof(*table));
     page_table_init(table, &host->memory);
-    page_table_map(table, DOORBELL_IOVA, TRANSLATION_PAGE, 4096, (1ull << 54) | (1ull << 53) | 0xf44);
+    page_table_map(table, DOORBELL_IOVA, TRANSLATION_PAGE, 4096, PROT_READ | PROT_WRITE | PROT_NOEXEC);
     smmu_attach(&host->smmu, sid, d + 1, table);
     uint64_t itt = memory_allocate(&host->memory);
     for (int frames = 1; frames < (vectors * 8 + 4095) / 4096; frames++) memory_allocate(&host->memory);

@@ -15,6 +15,8 @@
 #define TABLE_BITS 3ull
 #define PAGE_BITS 3ull
 
+enum { PROT_READ = 1, PROT_WRITE = 2, PROT_CACHE = 4, PROT_NOEXEC = 8, PROT_MMIO = 16 };
+
 struct table_node {
   uint64_t pa;
   uint64_t *words;
@@ -30,6 +32,9 @@ struct page_table {
   /* The table of pages last used, and the bits above it that lead there. */
   struct table_node *recent;
   uint64_t recent_key;
+  /* The protection last encoded, and its bits. */
+  int encoded;
+  uint64_t attributes;
   /* Empty tables by level, and those that the hardware may still walk. */
   struct table_node *spares[LEVELS][SPARE_LIMIT];
   int spare_count[LEVELS];
@@ -55,6 +60,7 @@ static struct table_node *node_make(struct memory *memory, int level) {
 static void page_table_init(struct page_table *table, struct memory *memory) {
   memset(table, 0, sizeof(*table));
   table->memory = memory;
+  table->encoded = -1;
   table->root = node_make(memory, 0);
 }
 
@@ -71,7 +77,7 @@ static struct table_node *page_table_add(struct page_table *table, struct table_
 }
 
 /* The hardware has been told of what was unmapped. */
-static inline void page_table_reclaim(struct page_table *table) {
+static void BOUNDARY page_table_reclaim(struct page_table *table) {
   for (int i = 0; i < table->emptied_count; i++) {
     struct table_node *node = table->emptied[i];
     if (table->spare_count[node->level] < SPARE_LIMIT) table->spares[node->level][table->spare_count[node->level]++] = node;
@@ -129,7 +135,7 @@ static inline void node_erase(struct page_table *table, struct table_node *node,
 
 static inline int minimum(int a, uint64_t b) { return (uint64_t)a < b ? a : (int)b; }
 
-static uint64_t page_table_unmap(struct page_table *table, uint64_t iova, uint64_t size) {
+static uint64_t BOUNDARY page_table_unmap(struct page_table *table, uint64_t iova, uint64_t size) {
   uint64_t done = 0;
   while (done < size) {
     struct table_node *node = page_table_find(table, iova + done, false);
@@ -145,9 +151,20 @@ static uint64_t page_table_unmap(struct page_table *table, uint64_t iova, uint64
   return done;
 }
 
+/* Stage 1: nG, AF, shareability, AP, the memory's attribute index, XN. */
+static uint64_t attributes_of(int prot) {
+  uint64_t index = prot & PROT_MMIO ? 2 : prot & PROT_CACHE ? 1 : 0;
+  uint64_t bits = 0xc40 | (prot & PROT_CACHE ? 0x300 : 0x200) | (prot & PROT_WRITE ? 0 : 0x80) | index << 2;
+  return bits | (prot & PROT_NOEXEC ? 3ull << 53 : 0);
+}
+
 /* Pages of 4 KiB alone: the benchmark's addresses are aligned to no block. False when a page is mapped already. */
-static bool page_table_map(struct page_table *table, uint64_t iova, uint64_t pa, uint64_t size, uint64_t attributes) {
-  uint64_t done = 0;
+static bool BOUNDARY page_table_map(struct page_table *table, uint64_t iova, uint64_t pa, uint64_t size, int prot) {
+  if (prot != table->encoded) {
+    table->encoded = prot;
+    table->attributes = attributes_of(prot);
+  }
+  uint64_t attributes = table->attributes, done = 0;
   while (done < size) {
     struct table_node *node = page_table_find(table, iova + done, true);
     int index = level_index(iova + done, LEAF);

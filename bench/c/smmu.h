@@ -53,9 +53,13 @@ struct stream_context {
 
 #define CONTEXTS 4096
 
+struct tap {
+  const void *observer;
+};
+
 struct smmu {
   struct memory *memory;
-  const void *observer;
+  const struct tap *tap;
   struct stream_context *contexts[CONTEXTS];
   struct tlb_entry tlb[TLB_SIZE];
 };
@@ -75,7 +79,7 @@ static inline uint32_t slot_of(uint32_t sid, int32_t ssid) { return ((sid ^ ((ss
 static inline bool exceeds(uint64_t address, int bits) { return bits < 64 && address >> bits != 0; }
 
 /* Stage 1 of the lower half. 0, or the event. */
-static int smmu_walk(struct memory *memory, const struct stage *stage, uint64_t iova, int access, struct walk *walk) {
+static int BOUNDARY smmu_walk(struct memory *memory, const struct stage *stage, uint64_t iova, int access, struct walk *walk) {
   if (exceeds(iova, stage->input_bits)) return F_TRANSLATION;
   uint64_t table = stage->table, inherited = 0, entry;
   if (exceeds(table, stage->output_bits)) return F_ADDR_SIZE;
@@ -116,7 +120,7 @@ static int smmu_walk(struct memory *memory, const struct stage *stage, uint64_t 
 static int __attribute__((noinline)) smmu_miss(struct smmu *smmu, struct transaction *tx) {
   struct stream_context *context = smmu->contexts[slot_of(tx->requester, tx->ssid)];
   /* The benchmark installs every context beforehand. */
-  if (context == NULL || context->sid != tx->requester || context->ssid != tx->ssid) abort();
+  if (context->sid != tx->requester || context->ssid != tx->ssid) abort();
   struct walk walk;
   if (smmu_walk(smmu->memory, &context->s1, tx->iova, tx->access, &walk) != 0) return STATUS_FAULT;
   struct tlb_entry *entry = &smmu->tlb[tlb_index(tx->iova, context->hash)];
@@ -129,10 +133,11 @@ static int __attribute__((noinline)) smmu_miss(struct smmu *smmu, struct transac
   return STATUS_OK;
 }
 
-static inline int smmu_translate(struct smmu *smmu, struct transaction *tx) {
-  if (smmu->observer != NULL) abort();
+static int BOUNDARY smmu_translate(void *self, struct transaction *tx) {
+  struct smmu *smmu = self;
+  if (smmu->tap->observer != NULL) abort();
   struct stream_context *context = smmu->contexts[slot_of(tx->requester, tx->ssid)];
-  if (context != NULL && context->sid == tx->requester && context->ssid == tx->ssid) {
+  if (context->sid == tx->requester && context->ssid == tx->ssid) {
     struct tlb_entry *entry = &smmu->tlb[tlb_index(tx->iova, context->hash)];
     if (entry->tag == ((tx->iova & ~4095ull) | context->regime) && entry->id == context->id &&
         permits(entry->perms, tx->access)) {
@@ -141,6 +146,16 @@ static inline int smmu_translate(struct smmu *smmu, struct transaction *tx) {
     }
   }
   return smmu_miss(smmu, tx);
+}
+
+/* Stands in every empty slot: no transaction has this stream id. */
+static struct stream_context no_context = {.sid = UINT32_MAX, .ssid = -2};
+static struct tap smmu_tap;
+
+static inline void smmu_init(struct smmu *smmu, struct memory *memory) {
+  smmu->memory = memory;
+  smmu->tap = &smmu_tap;
+  for (int i = 0; i < CONTEXTS; i++) smmu->contexts[i] = &no_context;
 }
 
 static inline void smmu_attach(struct smmu *smmu, uint32_t sid, uint32_t asid, const struct page_table *table) {

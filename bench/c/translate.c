@@ -11,7 +11,6 @@ static struct smmu smmu;
 static struct transaction *tx;
 static uint64_t wide[SAMPLES], narrow[SAMPLES];
 static const uint64_t base = 0x100000000ull;
-static const uint64_t attributes = (1ull << 54) | (1ull << 53) | 0xf44;
 
 static void translate(const uint64_t *addresses, long operations) {
   uint64_t sum = 0;
@@ -43,8 +42,8 @@ int main(void) {
   uint32_t state = 0x9e3779b9;
   memory_init(&memory, 0x8000000000ull, 4ull << 30);
   page_table_init(&table, &memory);
-  if (!page_table_map(&table, base, 0x8040001000ull, 1ull << 30, attributes)) abort();
-  smmu.memory = &memory;
+  if (!page_table_map(&table, base, 0x8040001000ull, 1ull << 30, PROT_READ | PROT_WRITE | PROT_NOEXEC)) abort();
+  smmu_init(&smmu, &memory);
   tx = calloc(1, sizeof(*tx));
   *tx = (struct transaction){.requester = SID, .ssid = -1, .size = 4, .access = ACCESS_WRITE};
   smmu_attach(&smmu, SID, 1, &table);

@@ -1,6 +1,6 @@
 import { Count } from '../../dist/ports/ledger.js';
 import { bootGuests } from '../support/guests.mjs';
-import { randomSequence, serveRounds } from '../support/rounds.mjs';
+import { inSlices, randomSequence, serveRounds } from '../support/rounds.mjs';
 
 const ORDER = 65_536;
 /** One scene in a process: which is the argument. */
@@ -23,12 +23,16 @@ for (let i = 0; i < ORDER; i++) {
 /** Each interrupt is acknowledged and ended before the next is raised. */
 function raise(operations) {
   const before = ledger[Count.DELIVERED];
-  for (let n = 0; n < operations; n++) {
-    const i = n & (ORDER - 1);
-    functions[deviceOrder[i]].raise(vectorOrder[i]);
+  inSlices(operations, raiseEach);
+  if (ledger[Count.DELIVERED] - before !== operations) throw new Error('interrupts were lost');
+}
+
+function raiseEach(from, end) {
+  const last = ORDER - 1;
+  for (let n = from; n < end; n++) {
+    functions[deviceOrder[n & last]].raise(vectorOrder[n & last]);
     work.drain();
   }
-  if (ledger[Count.DELIVERED] - before !== operations) throw new Error('interrupts were lost');
 }
 
 serveRounds({ [scene]: raise });

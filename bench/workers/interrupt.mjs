@@ -1,5 +1,5 @@
 import { bootHostDriver } from '../support/host.mjs';
-import { randomSequence, serveRounds } from '../support/rounds.mjs';
+import { inSlices, randomSequence, serveRounds } from '../support/rounds.mjs';
 
 const VECTORS = 2048;
 const ORDER = 65_536;
@@ -11,8 +11,13 @@ const order = Int32Array.from({ length: ORDER }, () => random() & (VECTORS - 1))
 
 function raise(operations, mask) {
   const before = counter.seen;
-  for (let n = 0; n < operations; n++) port.raise(order[n & (ORDER - 1)] & mask);
+  inSlices(operations, (from, end) => raiseEach(port, from, end, mask));
   if (((counter.seen - before) | 0) !== operations) throw new Error('interrupts were lost');
+}
+
+function raiseEach(device, from, end, mask) {
+  const last = ORDER - 1;
+  for (let n = from; n < end; n++) device.raise(order[n & last] & mask);
 }
 
 serveRounds({

@@ -2,7 +2,7 @@ import { PageTable } from '../../dist/kernel/iommu/pgtable.js';
 import { lpaeFormat } from '../../dist/kernel/iommu/pgtable-format.js';
 import { RamMemory } from '../../dist/machine/memory.js';
 import { Prot } from '../../dist/ports/iommu.js';
-import { serveRounds, shuffled } from '../support/rounds.mjs';
+import { inSlices, serveRounds, shuffled } from '../support/rounds.mjs';
 
 const RUN = 262_144;
 const PAGES = 65_536;
@@ -29,6 +29,10 @@ function run(pages) {
 
 /** The tables stay: every page next to it is mapped. */
 function single(operations) {
+  inSlices(operations, (from, end) => singles(table, end - from));
+}
+
+function singles(table, operations) {
   for (let n = 0; n < operations; n++) {
     const iova = scattered(order[at]);
     if (table.map(iova, PA, 4096, PROT) !== 0) throw new Error('a page was not mapped');

@@ -3,9 +3,9 @@ import { Stage } from '../../dist/machine/smmu/stage.js';
 import { TableWalker } from '../../dist/machine/smmu/walker.js';
 import { highHalf, lowHalf } from '../../dist/ports/address.js';
 import { Prot } from '../../dist/ports/iommu.js';
-import { Access, Status, Transaction } from '../../dist/ports/transaction.js';
+import { Access, Transaction } from '../../dist/ports/transaction.js';
 import { bootHost } from '../support/host.mjs';
-import { randomSequence, serveRounds } from '../support/rounds.mjs';
+import { inSlices, randomSequence, serveRounds } from '../support/rounds.mjs';
 
 const SAMPLES = 65_536;
 const SID = 0x100;
@@ -27,18 +27,21 @@ for (let i = 0; i < SAMPLES; i++) {
 }
 const HIGH = highHalf(BASE);
 
-function translate(addresses, operations) {
-  const tx = new Transaction();
-  tx.requester = SID;
-  tx.access = Access.WRITE;
-  tx.iovaHi = HIGH;
-  let low = 0;
-  for (let n = 0; n < operations; n++) {
-    tx.iovaLo = addresses[n & (SAMPLES - 1)];
-    if (smmu.translate(tx) !== Status.OK) throw new Error('refused');
-    low = (low + tx.paLo) | 0;
+/** One object for all, as a device has it. */
+const tx = new Transaction();
+tx.requester = SID;
+tx.access = Access.WRITE;
+tx.iovaHi = HIGH;
+
+function translate(iommu, addresses, from, end) {
+  const mask = SAMPLES - 1;
+  let mixed = 0;
+  for (let n = from; n < end; n++) {
+    tx.iovaLo = addresses[n & mask];
+    if (iommu.translate(tx) !== 0) throw new Error('refused');
+    mixed ^= tx.paLo;
   }
-  return low;
+  return mixed;
 }
 
 const walker = new TableWalker(host.machine.memory);
@@ -50,18 +53,19 @@ const stage = new Stage(1, stage1Geometry(12, 48), {
   hierarchical: true,
 });
 
-function walk(addresses, operations) {
-  let low = 0;
-  for (let n = 0; n < operations; n++) {
-    if (walker.walk(stage, null, HIGH, addresses[n & (SAMPLES - 1)], Access.WRITE) !== 0) throw new Error('refused');
-    low = (low + walker.outLo) | 0;
+function walk(by, addresses, from, end) {
+  const mask = SAMPLES - 1;
+  let mixed = 0;
+  for (let n = from; n < end; n++) {
+    if (by.walk(stage, null, HIGH, addresses[n & mask], 2) !== 0) throw new Error('refused');
+    mixed ^= by.outLo;
   }
-  return low;
+  return mixed;
 }
 
 serveRounds({
-  hit: (n) => translate(narrow, n),
-  miss: (n) => translate(wide, n),
-  'walk-1G': (n) => walk(wide, n),
-  'walk-4M': (n) => walk(narrow, n),
+  hit: (n) => inSlices(n, (from, end) => translate(smmu, narrow, from, end)),
+  miss: (n) => inSlices(n, (from, end) => translate(smmu, wide, from, end)),
+  'walk-1G': (n) => inSlices(n, (from, end) => walk(walker, wide, from, end)),
+  'walk-4M': (n) => inSlices(n, (from, end) => walk(walker, narrow, from, end)),
 });

@@ -14,7 +14,7 @@ interface Range {
 const NO_PAGE = 1;
 
 export class SystemBus implements Bus {
-  readonly memory: PhysicalMemory;
+  declare readonly memory: PhysicalMemory;
   private readonly ranges: Range[] = [];
   private readonly pages: { readonly page: DoorbellPage; readonly controller: MsiController }[] = [];
   // The 4 KiB doorbell page last written: a machine has one or two, so that one compare of two halves finds it.

@@ -15,29 +15,29 @@ import { type TableNode, TablePool } from './table-pool.ts';
 export const PageTableError = { NONE: 0, EXISTS: 1, NO_MEMORY: 2 } as const;
 
 export class PageTable {
-  readonly format: PageTableFormat;
-  private readonly memory: PhysicalMemory;
-  private readonly pool: TablePool;
-  private readonly root: TableNode;
-  private readonly granule: number;
-  private readonly granuleShift: number;
-  private readonly levelMask: number;
-  private readonly startMask: number;
+  declare readonly format: PageTableFormat;
+  declare private readonly memory: PhysicalMemory;
+  declare private readonly pool: TablePool;
+  declare private readonly root: TableNode;
+  declare private readonly granule: number;
+  declare private readonly granuleShift: number;
+  declare private readonly levelMask: number;
+  declare private readonly startMask: number;
   /** Index mask of level 2. */
-  private readonly directoryMask: number;
+  declare private readonly directoryMask: number;
   /** log2 of what an entry maps, by level. */
-  private readonly shifts: readonly number[];
+  declare private readonly shifts: readonly number[];
   /** Bytes that an entry maps, by level; level 0's is beyond 32 bits. */
-  private readonly sizes: readonly number[];
-  private readonly present: number;
+  declare private readonly sizes: readonly number[];
+  declare private readonly present: number;
   /** The table of pages last used, and the bits above it that lead there. */
   private recent: TableNode | null = null;
   private recentKey = 0;
-  private readonly recentShift: number;
+  declare private readonly recentShift: number;
   /** The level 2 table last used, likewise: what a domain maps lies together mostly. */
   private directory: TableNode | null = null;
   private directoryKey = 0;
-  private readonly directoryShift: number;
+  declare private readonly directoryShift: number;
   /** The protection last encoded, and its bits. */
   private attributesOf = -1;
   private attributesLo = 0;

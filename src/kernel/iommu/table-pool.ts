@@ -7,18 +7,18 @@ const SPARE_LIMIT = 16;
 
 /** A table in memory, and what the driver knows of it. */
 export class TableNode {
-  readonly pa: number;
-  readonly words: Int32Array;
+  declare readonly pa: number;
+  declare readonly words: Int32Array;
   /** Index of the table's first word. */
-  readonly at: number;
-  readonly level: number;
+  declare readonly at: number;
+  declare readonly level: number;
   parent: TableNode | null = null;
   /** Its entry in the parent. */
   slot = 0;
   /** Entries in use, tables and leaves. */
   count = 0;
   /** Tables below, by entry; a table of pages has none. */
-  readonly children: (TableNode | null)[];
+  declare readonly children: (TableNode | null)[];
 
   constructor(pa: number, words: Int32Array, at: number, level: number, entries: number) {
     this.pa = pa;
@@ -30,9 +30,9 @@ export class TableNode {
 }
 
 export class TablePool {
-  private readonly memory: PhysicalMemory;
-  private readonly bytes: number;
-  private readonly entries: number;
+  declare private readonly memory: PhysicalMemory;
+  declare private readonly bytes: number;
+  declare private readonly entries: number;
   /** By level. */
   private readonly spares: TableNode[][] = [[], [], [], []];
   /** Out of the tree, but the hardware may walk them until an invalidation. */

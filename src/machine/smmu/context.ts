@@ -22,23 +22,23 @@ export interface ContextOptions {
 }
 
 export class StreamContext {
-  readonly sid: number;
-  readonly ssid: number;
-  readonly kind: ContextKind;
+  declare readonly sid: number;
+  declare readonly ssid: number;
+  declare readonly kind: ContextKind;
   /** Stage 1 of the lower half; null with EPD0 or without stage 1. */
-  readonly s1: Stage | null;
-  readonly s1Upper: Stage | null;
-  readonly hasStage1: boolean;
-  readonly topByteIgnored: boolean;
-  readonly s2: Stage | null;
+  declare readonly s1: Stage | null;
+  declare readonly s1Upper: Stage | null;
+  declare readonly hasStage1: boolean;
+  declare readonly topByteIgnored: boolean;
+  declare readonly s2: Stage | null;
   /** Compared by every TLB hit. */
-  readonly regime: number;
-  readonly id: number;
-  readonly hash: number;
-  readonly record1: boolean;
-  readonly record2: boolean;
-  readonly stall1: boolean;
-  readonly stall2: boolean;
+  declare readonly regime: number;
+  declare readonly id: number;
+  declare readonly hash: number;
+  declare readonly record1: boolean;
+  declare readonly record2: boolean;
+  declare readonly stall1: boolean;
+  declare readonly stall2: boolean;
 
   constructor(sid: number, ssid: number, options: ContextOptions) {
     this.sid = sid;

@@ -29,33 +29,33 @@ import { permits, TableWalker } from './walker.ts';
 export type SmmuInterrupt = 'eventq' | 'gerror' | 'sync';
 
 export class Smmu implements Iommu {
-  readonly name: string;
-  readonly features: Features;
-  readonly tap: Tap;
-  readonly memory: PhysicalMemory;
+  declare readonly name: string;
+  declare readonly features: Features;
+  declare readonly tap: Tap;
+  declare readonly memory: PhysicalMemory;
   readonly tlb = new Tlb();
   private readonly tlbWords = this.tlb.words;
-  readonly events: EventQueue;
+  declare readonly events: EventQueue;
   readonly stalls = new Stalls();
   /** The 128 KiB of registers, for the bus. */
-  readonly registers: MmioTarget;
+  declare readonly registers: MmioTarget;
   /** Called when an enabled interrupt is asserted. */
   onInterrupt: ((line: SmmuInterrupt) => void) | null = null;
   /** Called when a stalled transaction went on (OK, after its write) or was refused. */
   onResume: ((tx: Transaction, status: StatusCode) => void) | null = null;
 
-  private readonly base: number;
+  declare private readonly base: number;
   /** Where a write that was stalled goes when software retries it. */
   private bus: Bus | null = null;
-  private readonly state: SmmuRegisters;
+  declare private readonly state: SmmuRegisters;
   private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
   private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
   /** What the hot path looks at: the cache, or nothing while SMMUEN is 0. */
   private contexts: StreamContext[] = this.nothing;
   private readonly configuration = new ConfigurationCache();
-  private readonly walker: TableWalker;
-  private readonly reader: ConfigurationReader;
-  private readonly invalidation: Invalidation;
+  declare private readonly walker: TableWalker;
+  declare private readonly reader: ConfigurationReader;
+  declare private readonly invalidation: Invalidation;
 
   /** @throws RangeError when the spec describes no SMMU (see featuresOf). */
   constructor(spec: SmmuSpec, memory: PhysicalMemory, tap: Tap) {
@@ -86,23 +86,12 @@ export class Smmu implements Iommu {
     bus.map(this.base, SMMU_FRAME, this.registers);
   }
 
-  translate(tx: Transaction): StatusCode {
-    if (this.tap.observer !== null) return this.translateObserved(tx);
-    return this.quick(tx);
-  }
-
-  explain(tx: Transaction): TranslationOutcome {
-    const { state, features, memory, tlb, stalls, configuration } = this;
-    const context = state.enabled ? this.contexts[contextSlot(tx.requester, tx.ssid)] : null;
-    const cached = context !== null && context.sid === tx.requester && context.ssid === tx.ssid ? context : null;
-    return explain({ state, features, memory, tlb, configuration, cached, nextTag: stalls.nextTag }, tx);
-  }
-
   /**
    * The one path that every transaction takes: contextSlot, tlbIndex and permits are written out here, since a call of an import costs as
    * much as a comparison of the whole entry.
    */
-  private quick(tx: Transaction): StatusCode {
+  translate(tx: Transaction): StatusCode {
+    if (this.tap.observer !== null) return this.translateObserved(tx);
     const { requester, ssid, iovaHi, iovaLo } = tx;
     const context = this.contexts[Math.imul(requester ^ Math.imul(ssid + 1, 0x9d), 0x9e3779b1) >>> 20];
     if (context.sid === requester && context.ssid === ssid) {
@@ -114,31 +103,70 @@ export class Smmu implements Iommu {
         words[at + 2] === context.id &&
         (tx.access & 7 & ~(words[at + 5] >>> ((tx.access & 8) >>> 1))) === 0
       ) {
-        tx.paLo = words[at + 3] | (iovaLo & 4095);
+        const page = words[at + 3];
         tx.paHi = words[at + 4];
+        tx.paLo = page | (iovaLo & 4095);
         return 0;
       }
     }
     return this.miss(tx);
   }
 
+  explain(tx: Transaction): TranslationOutcome {
+    const { state, features, memory, tlb, stalls, configuration } = this;
+    const context = state.enabled ? this.contexts[contextSlot(tx.requester, tx.ssid)] : null;
+    const cached = context !== null && context.sid === tx.requester && context.ssid === tx.ssid ? context : null;
+    return explain({ state, features, memory, tlb, configuration, cached, nextTag: stalls.nextTag }, tx);
+  }
+
   private translateObserved(tx: Transaction): StatusCode {
     const outcome = this.explain(tx);
     const iova = fromHalves(tx.iovaHi, tx.iovaLo) as Iova;
-    const status = this.quick(tx);
+    const status = this.miss(tx);
     this.tap.observer?.hop({ at: 'iommu', name: this.name, requester: tx.requester, iova, outcome });
     return status;
   }
 
+  /**
+   * Everything that is no hit. One function on purpose, too long for V8 to inline (460 bytes of bytecode): what is inlined into `translate`
+   * counts against its own inlining into the ways that interrupts take.
+   */
   private miss(tx: Transaction): StatusCode {
-    const { state } = this;
+    const { state, tlb, walker } = this;
     if (!state.enabled) return state.aborts ? Status.ABORT : this.pass(tx) ? Status.OK : Status.ABORT;
-    const context = this.context(tx.requester, tx.ssid);
-    if (context === null) return this.refuseConfiguration(tx, this.reader.fault!);
+    const { requester, ssid, iovaHi, iovaLo, access } = tx;
+    const slot = contextSlot(requester, ssid);
+    let context = this.contexts[slot];
+    if (context.sid !== requester || context.ssid !== ssid) {
+      const read = this.reader.read(state.streamTable, requester, ssid);
+      if (read === null) return this.refuseConfiguration(tx, this.reader.fault!);
+      context = read;
+      this.contexts[slot] = context;
+    }
     if (context.kind === 'abort') return Status.ABORT;
     if (context.kind === 'bypass') return this.pass(tx) ? Status.OK : this.refuse(context, tx, Event.F_ADDR_SIZE);
-    const event = this.walk(context, tx);
-    return event === 0 ? Status.OK : this.refuse(context, tx, event);
+    const at = tlbIndex(iovaHi, iovaLo, context.hash);
+    if (tlb.holds(at, iovaHi, iovaLo, context.regime, context.id)) {
+      if (permits(tlb.perms(at), access)) {
+        tx.paHi = tlb.paHi(at);
+        tx.paLo = tlb.paLo(at) | (iovaLo & 4095);
+        return Status.OK;
+      }
+      // Hardware that has the entry does not walk again to see whether the tables changed. An entry of both stages does not
+      // say which of them refuses: that takes a walk.
+      if (context.regime !== Regime.NESTED) {
+        return this.refuse(context, tx, walker.refuseByEntry(context.regime === Regime.S2, iovaHi, iovaLo));
+      }
+    }
+    const s1 = stage1Of(context, iovaHi);
+    if (s1 === undefined) return this.refuse(context, tx, walker.refuseHalf());
+    const event = walker.walk(s1, context.s2, walkHi(context, s1, iovaHi), iovaLo, access);
+    if (event !== 0) return this.refuse(context, tx, event);
+    tlb.fill(at, iovaHi, iovaLo, context.regime, context.id, walker.stage1Shift, walker.global);
+    tlb.fillOutput(at, walker.outHi, walker.outLo, walker.perms);
+    tx.paHi = walker.outHi;
+    tx.paLo = walker.outLo;
+    return Status.OK;
   }
 
   /** Output equals input; false beyond the output size. */
@@ -149,45 +177,6 @@ export class Smmu implements Iommu {
     tx.paHi = tx.iovaHi;
     tx.paLo = tx.iovaLo;
     return true;
-  }
-
-  private context(sid: number, ssid: number): StreamContext | null {
-    const slot = contextSlot(sid, ssid);
-    const held = this.contexts[slot];
-    if (held.sid === sid && held.ssid === ssid) return held;
-    const context = this.reader.read(this.state.streamTable, sid, ssid);
-    if (context !== null) this.contexts[slot] = context;
-    return context;
-  }
-
-  private walk(context: StreamContext, tx: Transaction): number {
-    const { tlb, walker } = this;
-    const hi = tx.iovaHi;
-    const lo = tx.iovaLo;
-    const index = tlbIndex(hi, lo, context.hash);
-    if (tlb.holds(index, hi, lo, context.regime, context.id)) {
-      if (permits(tlb.perms(index), tx.access)) {
-        tx.paHi = tlb.paHi(index);
-        tx.paLo = tlb.paLo(index) | (lo & 4095);
-        return 0;
-      }
-      // Hardware that has the entry does not walk again to see whether the tables changed. An entry of both stages does not
-      // say which of them refuses: that takes a walk.
-      if (context.regime !== Regime.NESTED) return walker.refuseByEntry(context.regime === Regime.S2, hi, lo);
-    }
-    const s1 = stage1Of(context, hi);
-    if (s1 === undefined) {
-      walker.stage2 = false;
-      walker.class = EventClass.IN;
-      return Event.F_TRANSLATION;
-    }
-    const event = walker.walk(s1, context.s2, walkHi(context, s1, hi), lo, tx.access);
-    if (event !== 0) return event;
-    tlb.fill(index, hi, lo, context.regime, context.id, walker.stage1Shift, walker.global);
-    tlb.fillOutput(index, walker.outHi, walker.outLo, walker.perms);
-    tx.paHi = walker.outHi;
-    tx.paLo = walker.outLo;
-    return 0;
   }
 
   private refuseConfiguration(tx: Transaction, fault: ConfigurationFault): StatusCode {

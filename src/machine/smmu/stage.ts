@@ -19,25 +19,25 @@ export interface StageOptions {
 }
 
 export class Stage {
-  readonly stage: 1 | 2;
-  readonly granuleShift: number;
-  readonly levelBits: number;
-  readonly inputBits: number;
-  readonly startLevel: number;
-  readonly startShift: number;
-  readonly startMask: number;
-  readonly tableHi: number;
-  readonly tableLo: number;
+  declare readonly stage: 1 | 2;
+  declare readonly granuleShift: number;
+  declare readonly levelBits: number;
+  declare readonly inputBits: number;
+  declare readonly startLevel: number;
+  declare readonly startShift: number;
+  declare readonly startMask: number;
+  declare readonly tableHi: number;
+  declare readonly tableLo: number;
   /** Bits that an input address must not have, by half; and the high half of an output address. */
-  readonly beyondInputHi: number;
-  readonly beyondInputLo: number;
-  readonly beyondOutputHi: number;
-  readonly accessFlagOff: boolean;
-  readonly hierarchical: boolean;
-  readonly writeNoExec: boolean;
-  readonly protectWalk: boolean;
+  declare readonly beyondInputHi: number;
+  declare readonly beyondInputLo: number;
+  declare readonly beyondOutputHi: number;
+  declare readonly accessFlagOff: boolean;
+  declare readonly hierarchical: boolean;
+  declare readonly writeNoExec: boolean;
+  declare readonly protectWalk: boolean;
   /** Four levels of 4 KiB from a table that can be: what nearly all streams have, and the walker does fastest. */
-  readonly isFourLevels: boolean;
+  declare readonly isFourLevels: boolean;
 
   constructor(stage: 1 | 2, geometry: Geometry, options: StageOptions) {
     this.stage = stage;

@@ -41,7 +41,7 @@ export class TableWalker {
   /** Set for a person who wants the steps; null on the hot path. */
   trace: WalkStep[] | null = null;
 
-  private readonly memory: PhysicalMemory;
+  declare private readonly memory: PhysicalMemory;
   private lo = 0;
   private hi = 0;
   private device = false;
@@ -76,6 +76,13 @@ export class TableWalker {
     this.ipaHi = hi;
     this.ipaLo = lo;
     return Event.F_PERMISSION;
+  }
+
+  /** The half of the address space has no tables (EPD). */
+  refuseHalf(): number {
+    this.stage2 = false;
+    this.class = EventClass.IN;
+    return Event.F_TRANSLATION;
   }
 
   /** Stage 2 of an address that the SMMU itself fetches from (a context descriptor, a stage 1 table). Class as given. */

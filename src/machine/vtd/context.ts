@@ -15,18 +15,18 @@ import type { WalkStep } from '../../ports/outcome.ts';
 import { Regime, tlbHash, tlbId } from '../tlb.ts';
 
 export class SourceContext {
-  readonly sid: number;
-  readonly domain: number;
-  readonly passThrough: boolean;
+  declare readonly sid: number;
+  declare readonly domain: number;
+  declare readonly passThrough: boolean;
   /** FPD: its faults are not recorded. */
-  readonly silent: boolean;
-  readonly tableHi: number;
-  readonly tableLo: number;
+  declare readonly silent: boolean;
+  declare readonly tableHi: number;
+  declare readonly tableLo: number;
   /** 39 or 48; 0 with pass-through. */
-  readonly width: number;
-  readonly regime: number;
-  readonly id: number;
-  readonly hash: number;
+  declare readonly width: number;
+  declare readonly regime: number;
+  declare readonly id: number;
+  declare readonly hash: number;
 
   constructor(sid: number, words: readonly bigint[], passThrough: boolean) {
     this.sid = sid;

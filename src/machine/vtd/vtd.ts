@@ -33,25 +33,25 @@ export interface RemappingPart {
 }
 
 export class Vtd implements Iommu {
-  readonly name: string;
-  readonly tap: Tap;
-  readonly memory: PhysicalMemory;
+  declare readonly name: string;
+  declare readonly tap: Tap;
+  declare readonly memory: PhysicalMemory;
   readonly tlb = new Tlb();
   private readonly tlbWords = this.tlb.words;
-  readonly faults: FaultRecording;
-  readonly registers: MmioTarget;
+  declare readonly faults: FaultRecording;
+  declare readonly registers: MmioTarget;
   /** Called when the fault event is not masked and a fault was recorded. */
   onInterrupt: (() => void) | null = null;
 
-  private readonly base: number;
-  private readonly width: number;
-  private readonly state: VtdRegisters;
+  declare private readonly base: number;
+  declare private readonly width: number;
+  declare private readonly state: VtdRegisters;
   private readonly cached: SourceContext[] = new Array<SourceContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
   private readonly nothing: SourceContext[] = new Array<SourceContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
   /** What the hot path looks at: the cache, or nothing while translation is off. */
   private contexts: SourceContext[] = this.nothing;
-  private readonly reader: ContextReader;
-  private readonly walker: SecondLevelWalker;
+  declare private readonly reader: ContextReader;
+  declare private readonly walker: SecondLevelWalker;
 
   /** @throws RangeError when the spec describes no unit. */
   constructor(spec: VtdSpec, memory: PhysicalMemory, tap: Tap, remapping: RemappingPart | null = null) {
@@ -90,7 +90,25 @@ export class Vtd implements Iommu {
 
   translate(tx: Transaction): StatusCode {
     if (this.tap.observer !== null) return this.translateObserved(tx);
-    return this.quick(tx);
+    const { requester, iovaHi, iovaLo } = tx;
+    const context = this.contexts[contextSlot(requester, -1)];
+    // Nothing of the interrupt range is ever in the TLB.
+    if (context.sid === requester) {
+      const at = tlbIndex(iovaHi, iovaLo, context.hash);
+      const words = this.tlbWords;
+      if (
+        words[at] === ((iovaLo & -4096) | context.regime) &&
+        words[at + 1] === iovaHi &&
+        words[at + 2] === context.id &&
+        (tx.access & 3 & ~words[at + 5]) === 0
+      ) {
+        const page = words[at + 3];
+        tx.paHi = words[at + 4];
+        tx.paLo = page | (iovaLo & 4095);
+        return 0;
+      }
+    }
+    return this.miss(tx);
   }
 
   explain(tx: Transaction): TranslationOutcome {
@@ -149,31 +167,10 @@ export class Vtd implements Iommu {
     };
   }
 
-  private quick(tx: Transaction): StatusCode {
-    const { requester, iovaHi, iovaLo } = tx;
-    const context = this.contexts[contextSlot(requester, -1)];
-    // Nothing of the interrupt range is ever in the TLB.
-    if (context.sid === requester) {
-      const at = tlbIndex(iovaHi, iovaLo, context.hash);
-      const words = this.tlbWords;
-      if (
-        words[at] === ((iovaLo & -4096) | context.regime) &&
-        words[at + 1] === iovaHi &&
-        words[at + 2] === context.id &&
-        (tx.access & 3 & ~words[at + 5]) === 0
-      ) {
-        tx.paLo = words[at + 3] | (iovaLo & 4095);
-        tx.paHi = words[at + 4];
-        return 0;
-      }
-    }
-    return this.miss(tx);
-  }
-
   private translateObserved(tx: Transaction): StatusCode {
     const outcome = this.explain(tx);
     const iova = fromHalves(tx.iovaHi, tx.iovaLo) as Iova;
-    const status = this.quick(tx);
+    const status = this.miss(tx);
     this.tap.observer?.hop({ at: 'iommu', name: this.name, requester: tx.requester, iova, outcome });
     return status;
   }

@@ -14,7 +14,7 @@ export class SecondLevelWalker {
   /** Access.READ and Access.WRITE that all levels grant. */
   perms = 0;
   trace: WalkStep[] | null = null;
-  private readonly memory: PhysicalMemory;
+  declare private readonly memory: PhysicalMemory;
 
   constructor(memory: PhysicalMemory) {
     this.memory = memory;
