@@ -9,7 +9,7 @@ const count = process.argv.includes('--quick') ? 20_000 : 1_000_000;
 /** name, arguments, what the summary and the exit status must be. */
 const all = { status: 0, delivered: count, lost: 0, coalesced: 0, pending: 0, faults: 0 };
 const unsafe = '--allow-unsafe-interrupts';
-const runs = [
+const table = [
   ['arm-its MSI 1', ['--device', 'bell,msi=1', '--vectors', '1'], { ...all, rule: 'guest' }],
   ['arm-its MSI 32', ['--device', 'bell,msi=32', '--vectors', '32'], { ...all, rule: 'guest' }],
   ['arm-its MSI-X 1', ['--vectors', '1'], { ...all, rule: 'guest' }],
@@ -28,6 +28,10 @@ const runs = [
   ['x86 MSI-X 512', ['--host', 'x86', '--vectors', '512'], { ...all, rule: 'bypass' }],
   ['arm-its none', ['--vectors', '3', '--doorbell', 'none'], { status: 1, delivered: 0, lost: count }],
 ];
+// The same guest on either of the kernel's two interfaces.
+const runs = ['type1', 'iommufd'].flatMap((iommu) =>
+  table.map(([name, args, expected]) => [`${iommu} ${name}`, ['--iommu', iommu, ...args], expected]),
+);
 
 let passed = 0;
 for (const [name, args, expected] of runs) {
@@ -48,7 +52,7 @@ for (const [name, args, expected] of runs) {
   const what =
     summary.delivered === undefined ? `status ${result.status}` : `${summary.delivered} of ${summary.sent} delivered`;
   console.log(
-    `${wrong.length === 0 ? 'ok    ' : 'FAILED'} ${name.padEnd(20)} ${what.padEnd(36)} ${seconds.toFixed(1).padStart(5)} s ${detail}`,
+    `${wrong.length === 0 ? 'ok    ' : 'FAILED'} ${name.padEnd(28)} ${what.padEnd(36)} ${seconds.toFixed(1).padStart(5)} s ${detail}`,
   );
   if (wrong.length > 0 && result.stderr !== '')
     console.log(`       ${result.stderr.trim().split('\n').slice(0, 4).join('\n       ')}`);

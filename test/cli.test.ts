@@ -82,6 +82,76 @@ describe('belfry', () => {
     });
   });
 
+  it.each([
+    ['arm-its', 'guest', []],
+    ['arm-v2m', 'guest', ['--allow-unsafe-interrupts']],
+    ['x86', 'bypass', []],
+  ])('--iommu iommufd on %s: all of it arrives, by the same rule', (host, rule, options) => {
+    const { status, out } = belfry(
+      'ring',
+      '--iommu',
+      'iommufd',
+      '--host',
+      host,
+      '--count',
+      '300',
+      '--json',
+      ...options,
+    );
+    expect(status).toBe(0);
+    expect(summaryOf(out)).toMatchObject({ sent: 300, delivered: 300, lost: 0, faults: 0, rule });
+    expect(JSON.parse(out.split('\n')[0] as string)).toMatchObject({ kind: 'set-up', iommu: 'iommufd' });
+  });
+
+  it('--iommu iommufd says where the guest is mapped, and shows the same fault without the doorbell', () => {
+    const { status, out } = belfry('ring', '--iommu', 'iommufd');
+    expect(status).toBe(0);
+    expect(out).toContain('mapped for DMA 1:1, in IOAS 1 of iommufd');
+    expect(out).toContain('0x0809_0000 -> 0x5081_0000');
+    expect(out).toContain('F_TRANSLATION');
+  });
+
+  it.each([
+    ['type1', 'VFIO_SET_IOMMU', 'vfio_iommu_type1.allow_unsafe_interrupts'],
+    ['iommufd', 'VFIO_DEVICE_BIND_IOMMUFD', 'iommufd.allow_unsafe_interrupts'],
+  ])(
+    '--explain on %s: the call, the errno, the check, the advice, and what was tried and passes',
+    (iommu, call, advice) => {
+      const { status, out, err } = belfry('ring', '--host', 'arm-v2m', '--iommu', iommu, '--explain');
+      expect(status).toBe(1);
+      expect(err).toMatch(new RegExp(`^belfry: ${call}: EPERM: .*\\n$`));
+      const rows = Object.fromEntries(out.split('\n').map((line) => [line.slice(2, 14).trim(), line.slice(16)]));
+      expect(rows).toMatchObject({ call, answer: 'EPERM (1)', 'would pass': '--allow-unsafe-interrupts' });
+      expect(rows['check']).toContain('not isolated');
+      expect(rows['advice']).toContain(advice);
+    },
+  );
+
+  it('--explain of a doorbell in guest memory, as JSON; of a set-up that passes it says nothing', () => {
+    const { status, out } = belfry('ring', '--doorbell', '0x40000000', '--explain', '--json');
+    expect(status).toBe(1);
+    expect(summaryOf(out)).toMatchObject({
+      kind: 'refusal',
+      request: 'doorbell',
+      code: 'EADDRINUSE',
+      errno: 98,
+      field: 'iova',
+      passes: ['--doorbell auto'],
+    });
+    expect(belfry('ring', '--explain').out).not.toContain('The set-up was refused');
+  });
+
+  it('--explain names two options where one alone does not do', () => {
+    const { out } = belfry('ring', '--host', 'arm-v2m', '--doorbell', '0x40000000', '--explain');
+    expect(out).toContain('would pass    --allow-unsafe-interrupts --doorbell auto\n');
+  });
+
+  it('--iommu nested says that it is not built', () => {
+    const { status, err } = belfry('ring', '--iommu', 'nested');
+    expect(status).toBe(1);
+    expect(err).toContain('--iommu nested: a stage 1 of the guest');
+  });
+
   it('without acknowledging, what coalesces is counted', () => {
     const { out } = belfry('ring', '--json', '--count', '300', '--vectors', '3', '--no-ack');
     expect(summaryOf(out)).toMatchObject({ sent: 300, delivered: 0, coalesced: 297, pending: 3, lost: 0 });
@@ -181,6 +251,8 @@ describe('a command line that is wrong: status 2, the option named, no stack tra
     [['ring', '--count', '1e99'], '--count'],
     [['ring', '--doorbell', 'somewhere'], '--doorbell'],
     [['ring', '--doorbell', '0x'], '--doorbell'],
+    [['ring', '--iommu', 'type2'], '--iommu'],
+    [['ring', '--iommu'], '--iommu'],
     [['ring', '--doorbell', '0x10000000000000000'], '--doorbell'],
     [['ring', '--device', 'bell,msi=8', '--vectors', '7'], '--vectors'],
     [['ring', '--device', 'bell,msix=2049'], 'msix'],

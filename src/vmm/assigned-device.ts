@@ -33,6 +33,8 @@ export class AssignedDevice {
   readonly msiCapability: number;
   /** What the guest could not be told, and what VFIO refused on the guest's behalf. */
   readonly warnings: string[] = [];
+  /** Those of the warnings that are VFIO's, as errors. */
+  readonly refusals: VfioError[] = [];
   readonly #traps: readonly Trap[];
 
   constructor(kvm: KvmVm, routes: GsiRoutes, device: Device, guestId: number) {
@@ -201,6 +203,7 @@ export class AssignedDevice {
     } catch (error) {
       if (!(error instanceof VfioError)) throw error;
       this.warnings.push(`${this.device.name}: ${error.message}`);
+      this.refusals.push(error);
       return otherwise;
     }
   }

@@ -1,18 +1,17 @@
 /** `belfry exec`: an unmodified program on a simulated host. */
-
 import { constants } from 'node:os';
 import { ProgramNotStarted, type RunResult, runProgram } from '../../exec/index.ts';
 import type { Host } from '../../kernel/boot/boot.ts';
 import type { Refusal } from '../../ports/kernel.ts';
 import { Count, LEDGER_SIZE, lossName } from '../../ports/ledger.ts';
 import { type ExecOptions, parseExecOptions } from './options.ts';
-import { bootHost } from './setup.ts';
 
 /** The program's own exit status; when a signal ended it, belfry ends by the same signal. */
 export async function exec(args: readonly string[]): Promise<number> {
   const options = parseExecOptions(args);
   let host: Host | null = null;
-  const boot = (): Host => {
+  const boot = async (): Promise<Host> => {
+    const { bootHost } = await import('./setup.ts');
     host = bootHost(options);
     return host;
   };

@@ -1,5 +1,7 @@
 /** `belfry ring`: the run with the doorbell, and the same without it. */
+import { VfioError } from '../../vfio/index.ts';
 import { version } from '../version.ts';
+import { explain } from './explain.ts';
 import { HopList } from './hop-list.ts';
 import { type DoorbellOption, parseRingOptions, type RingOptions } from './options.ts';
 import { Progress } from './progress.ts';
@@ -26,7 +28,7 @@ export function ring(args: readonly string[]): number {
 }
 
 function mainRun(options: RingOptions, report: Report): number {
-  const session = new RingSession(options, options.doorbell);
+  const session = setUp(options, report);
   const trace = options.trace === null ? null : openTrace(options.trace, session.host.machine.clock);
   report.setUp(session);
   const count = options.count ?? session.granted;
@@ -49,6 +51,19 @@ function mainRun(options: RingOptions, report: Report): number {
   report.totals(session, totals, { sent: count - sent, seconds });
   session.close();
   return statusOf(options, totals);
+}
+
+/** @throws VfioError of a refused request, which with --explain is explained first */
+function setUp(options: RingOptions, report: Report): RingSession {
+  try {
+    const session = new RingSession(options, options.doorbell);
+    const refusals = session.assignment.device.refusals;
+    if (options.explain) for (const refusal of refusals) report.refused(explain(refusal, options));
+    return session;
+  } catch (error) {
+    if (options.explain && error instanceof VfioError) report.refused(explain(error, options));
+    throw error;
+  }
 }
 
 /** The timed part: in batches, so that a progress bar can be drawn between them. */

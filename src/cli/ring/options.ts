@@ -1,7 +1,8 @@
 /** The command line of `belfry ring`, checked. */
 import { parseArgs } from 'node:util';
 import { ADDRESS_LIMIT } from '../../ports/address.ts';
-import { UsageError } from '../usage.ts';
+import type { GuestIommu } from '../../vmm/index.ts';
+import { ProblemError, UsageError } from '../usage.ts';
 
 export type DoorbellOption =
   | { readonly policy: 'auto' | 'window' | 'none' }
@@ -13,6 +14,7 @@ export interface RingOptions {
   /** Model with options, capture, or null for what the host has. */
   readonly device: string | null;
   readonly doorbell: DoorbellOption;
+  readonly iommu: GuestIommu;
   /** null: 3, or what the device has. */
   readonly vectors: number | null;
   /** null: one for each vector. */
@@ -20,6 +22,8 @@ export interface RingOptions {
   readonly acknowledge: boolean;
   readonly allowUnsafeInterrupts: boolean;
   readonly guest: string | null;
+  /** Says of a refused set-up which check of which call it was, and what would pass. */
+  readonly explain: boolean;
   readonly json: boolean;
   readonly trace: string | null;
 }
@@ -34,6 +38,7 @@ export function parseRingOptions(args: readonly string[]): RingOptions {
     host: values.host ?? 'arm-its',
     device: values.device ?? null,
     doorbell: doorbell(values.doorbell ?? 'auto'),
+    iommu: iommu(values.iommu ?? 'type1'),
     vectors:
       values.vectors === undefined
         ? null
@@ -42,6 +47,7 @@ export function parseRingOptions(args: readonly string[]): RingOptions {
     acknowledge: values['no-ack'] !== true,
     allowUnsafeInterrupts: values['allow-unsafe-interrupts'] === true,
     guest: values.guest ?? null,
+    explain: values.explain === true,
     json: values.json === true,
     trace: values.trace ?? null,
   };
@@ -56,11 +62,13 @@ function parse(args: readonly string[]) {
         host: { type: 'string' },
         device: { type: 'string' },
         doorbell: { type: 'string' },
+        iommu: { type: 'string' },
         vectors: { type: 'string' },
         count: { type: 'string' },
         'no-ack': { type: 'boolean' },
         'allow-unsafe-interrupts': { type: 'boolean' },
         guest: { type: 'string' },
+        explain: { type: 'boolean' },
         json: { type: 'boolean' },
         trace: { type: 'string' },
       },
@@ -95,6 +103,13 @@ function doorbell(text: string): DoorbellOption {
   const iova = BigInt(text.replaceAll('_', ''));
   if (iova >= 1n << 64n) throw new UsageError(`--doorbell: ${text} does not fit 64 bits`, 'ring');
   return { policy: 'address', iova };
+}
+
+function iommu(text: string): GuestIommu {
+  if (text === 'type1' || text === 'iommufd') return text;
+  if (text === 'nested')
+    throw new ProblemError("--iommu nested: a stage 1 of the guest's own is not built yet; type1 and iommufd are");
+  throw new UsageError(`--iommu: expected type1 or iommufd, got ${JSON.stringify(text)}`, 'ring');
 }
 
 /** Is the address one that a 53-bit number holds? Beyond it no IOMMU has an aperture. */

@@ -3,6 +3,7 @@ import { hexPlain } from '../../ports/address.ts';
 import type { Hop } from '../../ports/tap.ts';
 import { hopObject } from '../../trace/index.ts';
 import { deviceTitle } from './describe.ts';
+import type { Explanation } from './explain.ts';
 import type { HopList } from './hop-list.ts';
 import type { Report, Timed } from './report.ts';
 import type { RingSession, Totals } from './session.ts';
@@ -19,6 +20,10 @@ export class JsonReport implements Report {
     this.write = write;
   }
 
+  refused(explanation: Explanation): void {
+    this.line('refusal', explanation);
+  }
+
   setUp(session: RingSession): void {
     const { host, assignment, requested, granted, kind, name, map } = session;
     const { doorbell } = assignment;
@@ -28,6 +33,7 @@ export class JsonReport implements Report {
       device: name,
       title: deviceTitle(session),
       guest: map.name,
+      iommu: session.vm.iommu,
       interrupts: kind,
       vectors: { requested, granted },
       doorbell: { rule: doorbell.rule, iova, why: doorbell.why },

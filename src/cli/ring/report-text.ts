@@ -2,6 +2,7 @@
 import { hex } from '../../ports/address.ts';
 import type { Hop } from '../../ports/tap.ts';
 import { deviceTitle, machineTitle, plural, span } from './describe.ts';
+import type { Explanation } from './explain.ts';
 import { hopLines } from './hop-lines.ts';
 import type { HopList } from './hop-list.ts';
 import type { Report, Timed } from './report.ts';
@@ -20,6 +21,16 @@ export class TextReport implements Report {
     this.version = version;
   }
 
+  refused({ request, code, errno, field, why, hint, passes }: Explanation): void {
+    this.line('The set-up was refused');
+    this.row('call', request);
+    this.row('answer', `${code} (${errno})${field === null ? '' : `, for its ${field}`}`);
+    this.row('check', why);
+    if (hint !== null) this.row('advice', hint);
+    this.row('would pass', passes.length === 0 ? 'none of the options that were tried' : passes.join('; or '));
+    this.line('');
+  }
+
   setUp(session: RingSession): void {
     const { host, assignment, map, granted, requested, kind } = session;
     const { unreachable } = assignment;
@@ -27,11 +38,14 @@ export class TextReport implements Report {
     this.line(`belfry ${this.version}: simulated host ${spec.name}, ${machineTitle(spec)}; VFIO as in Linux 7.2`);
     this.line('');
     this.line('Set-up');
-    const { group } = assignment.device.device;
-    this.row('device', `${session.name}  ${deviceTitle(session)}, IOMMU group ${group.number}`);
-    for (const { start, end, type } of group.reservedRegions) this.row('reserved', `${span(start, end)}  ${type}`);
+    const { device } = assignment.device;
+    this.row('device', `${session.name}  ${deviceTitle(session)}, IOMMU group ${device.groupNumber}`);
+    for (const { start, end, type } of device.reservedRegions) this.row('reserved', `${span(start, end)}  ${type}`);
     const ram = map.ram.map(({ base, size }) => span(base, base + size - 1)).join(', ');
-    this.row('guest', `${map.name}: RAM ${ram}, mapped for DMA 1:1`);
+    this.row(
+      'guest',
+      `${map.name}: RAM ${ram}, mapped for DMA 1:1${session.vm.iommu === 'iommufd' ? `, in ${device.space.label} of iommufd` : ''}`,
+    );
     for (const { base, size } of unreachable)
       this.row('', `but not ${span(base, base + size - 1)}: no DMA reaches this memory of the guest`);
     this.doorbellRows(session);

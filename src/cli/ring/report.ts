@@ -1,4 +1,5 @@
 /** What a form of output is told of the two runs, in this order. */
+import type { Explanation } from './explain.ts';
 import type { HopList } from './hop-list.ts';
 import type { RingSession, Totals } from './session.ts';
 
@@ -9,6 +10,8 @@ export interface Timed {
 }
 
 export interface Report {
+  /** With --explain: a request of the set-up was refused. */
+  refused(explanation: Explanation): void;
   setUp(session: RingSession): void;
   firstInterrupt(session: RingSession, hops: HopList): void;
   totals(session: RingSession, totals: Totals, timed: Timed): void;

@@ -50,6 +50,7 @@ export class RingSession {
     this.vm = VirtualMachine.create(kernel, {
       map: this.map,
       cpus: this.host.machine.spec.cpus,
+      iommu: options.iommu,
       guestPort: this.host.kvm.guestPort(process),
     });
     this.assignment = this.vm.assign(this.name, { doorbell: vmmPolicy(doorbell) });
