@@ -50,6 +50,11 @@ export class RamMemory implements PhysicalMemory {
     return true;
   }
 
+  segment(hi: number, lo: number): Int32Array | null {
+    if (lo >>> 26 === this.lastPart && hi === this.lastHi) return this.words;
+    return this.find(hi, lo) && this.lastPart !== NO_PART ? this.words : null;
+  }
+
   private find(hi: number, lo: number): boolean {
     const index = (hi << 6) | (lo >>> 26);
     // Beyond 2^44 the index would wrap; RAM ends there.

@@ -15,6 +15,11 @@ export interface PhysicalMemory {
   locate(hi: number, lo: number): boolean;
   readonly words: Int32Array;
   readonly at: number;
+  /**
+   * The array of the aligned 64 MiB around {hi, lo}, for a walk whose tables lie together: the word at `lo` is its (lo & 0x3ffffff) >>> 2.
+   * null where no array is. Counts as a `locate`.
+   */
+  segment(hi: number, lo: number): Int32Array | null;
 
   /** Aligned store of a 64-bit word as halves. False: no memory is there. */
   write64(pa: number, lo: number, hi: number): boolean;

@@ -148,6 +148,10 @@ export class TableWalker {
   /** From the first table to the leaf: leaves the entry in lo/hi (table attributes folded in) and the output address. */
   private descend(stage: Stage, s2: Stage | null, inHi: number, inLo: number): number {
     if (s2 === null && stage.isFourLevels && this.trace === null && this.descendToPage(stage, inHi, inLo)) return 0;
+    return this.descendLevels(stage, s2, inHi, inLo);
+  }
+
+  private descendLevels(stage: Stage, s2: Stage | null, inHi: number, inLo: number): number {
     const { granuleShift, levelBits, beyondOutputHi } = stage;
     if (((inHi & stage.beyondInputHi) | (inLo & stage.beyondInputLo)) !== 0) return Event.F_TRANSLATION;
     const { memory } = this;
@@ -189,32 +193,36 @@ export class TableWalker {
   }
 
   /**
-   * The same for a page of 4 KiB under four levels, written out since constant shifts and masks halve the cost. False, and nothing
-   * changed, where anything is otherwise (a block, a fault): the walk above finds out what.
+   * The same for a page of 4 KiB under four levels that lie in one segment of memory, written out: constant shifts, one array, and an output
+   * size that the first table has kept already. False, and nothing changed, where anything is otherwise (a block, a fault, tables far from
+   * each other): the walk above finds out what.
    */
   private descendToPage(stage: Stage, inHi: number, inLo: number): boolean {
-    const { memory } = this;
-    const beyond = 0xffff & stage.beyondOutputHi;
-    if ((inHi & stage.beyondInputHi) !== 0) return false;
-    if (!memory.locate(stage.tableHi, stage.tableLo | (((inHi >>> 7) & 0x1ff) << 3))) return false;
-    let lo = memory.words[memory.at];
-    let hi = memory.words[memory.at + 1];
+    const { tableHi, tableLo } = stage;
+    const words = this.memory.segment(tableHi, tableLo);
+    if (words === null || (inHi & stage.beyondInputHi) !== 0) return false;
+    // Of a table descriptor: its type, and the segment that it must lie in.
+    const mask = 0xfc00_0003 | 0;
+    const tag = (tableLo & mask) | 3;
+    let at = ((tableLo & 0x3ffffff) >>> 2) | ((inHi >>> 6) & 0x3fe);
+    let lo = words[at];
+    let hi = words[at | 1];
     let inherited = hi;
-    if ((lo & 3) !== 3 || (hi & beyond) !== 0) return false;
-    if (!memory.locate(hi & 0xffff, (lo & -4096) | ((((inHi << 2) | (inLo >>> 30)) & 0x1ff) << 3))) return false;
-    lo = memory.words[memory.at];
-    hi = memory.words[memory.at + 1];
+    if ((lo & mask) !== tag || (hi & 0xffff) !== tableHi) return false;
+    at = ((lo & 0x3fff000) >>> 2) | ((((inHi << 2) | (inLo >>> 30)) & 0x1ff) << 1);
+    lo = words[at];
+    hi = words[at | 1];
     inherited |= hi;
-    if ((lo & 3) !== 3 || (hi & beyond) !== 0) return false;
-    if (!memory.locate(hi & 0xffff, (lo & -4096) | (((inLo >>> 21) & 0x1ff) << 3))) return false;
-    lo = memory.words[memory.at];
-    hi = memory.words[memory.at + 1];
+    if ((lo & mask) !== tag || (hi & 0xffff) !== tableHi) return false;
+    at = ((lo & 0x3fff000) >>> 2) | ((inLo >>> 20) & 0x3fe);
+    lo = words[at];
+    hi = words[at | 1];
     inherited |= hi;
-    if ((lo & 3) !== 3 || (hi & beyond) !== 0) return false;
-    if (!memory.locate(hi & 0xffff, (lo & -4096) | (((inLo >>> 12) & 0x1ff) << 3))) return false;
-    lo = memory.words[memory.at];
-    hi = memory.words[memory.at + 1];
-    if ((lo & 3) !== 3 || (hi & beyond) !== 0) return false;
+    if ((lo & mask) !== tag || (hi & 0xffff) !== tableHi) return false;
+    at = ((lo & 0x3fff000) >>> 2) | ((inLo >>> 11) & 0x3fe);
+    lo = words[at];
+    hi = words[at | 1];
+    if ((lo & 3) !== 3 || (hi & 0xffff & stage.beyondOutputHi) !== 0) return false;
     this.lo = lo;
     this.hi = hi;
     this.outHi = hi & 0xffff;
