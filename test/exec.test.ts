@@ -191,6 +191,53 @@ describe.each(['static', 'dynamic'] as const)('a VFIO program in C, %s', (kind) 
     ]);
     expect(vfio('kill', '--quiet').signal).toBe('SIGKILL');
   });
+
+  it.skipIf(reason !== null)(
+    title('killed while it maps, enables and fires: all is released, each time', reason),
+    () => {
+      const { out, err } = vfio('storm', '--json');
+      expect(out).toBe('free again 30 of 30\n');
+      const { interrupts } = JSON.parse(err);
+      expect(interrupts.delivered).toBe(interrupts.sent);
+    },
+  );
+
+  it.skipIf(reason !== null)(title('requests that make no sense are answered', reason), () => {
+    expect(vfio('nonsense', '--quiet')).toMatchObject({ out: 'answered 1\n', status: 0, err: '' });
+  });
+});
+
+const qemu =
+  why ?? (spawnSync('qemu-system-x86_64', ['--version']).status === 0 ? null : 'qemu-system-x86_64 is not here');
+
+describe('QEMU', () => {
+  it.skipIf(qemu !== null)(title('has the device in its guest, through its own vfio-pci', qemu), () => {
+    const argv = ['-M', 'q35', '-accel', 'tcg', '-m', '64', '-display', 'none', '-monitor', 'stdio'];
+    const command = ['qemu-system-x86_64', ...argv, '-device', 'vfio-pci,host=0000:01:00.0'];
+    const result = spawnSync(
+      'sh',
+      [
+        '-c',
+        `(sleep 5; echo info pci; sleep 1; echo quit) | "$0" "$@"`,
+        process.execPath,
+        main,
+        'exec',
+        '--host',
+        'x86',
+        '--',
+        ...command,
+      ],
+      {
+        encoding: 'utf8',
+        timeout: 60_000,
+      },
+    );
+    expect(result.status).toBe(0);
+    expect(result.stdout).toMatch(
+      /PCI device 1b36:be11[\s\S]*BAR0: 32 bit memory at 0x[\s\S]*BAR4: 64 bit prefetchable memory at 0x/,
+    );
+    expect(result.stderr).toMatch(/\/dev\/vfio\/1.* requests, 0 refused/);
+  });
 });
 
 describe('the help', () => {

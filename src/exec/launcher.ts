@@ -39,7 +39,8 @@ prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 const listener = install();
 writeSync(3, `${listener}\n`);
 if (listener < 0) process.exit(125);
-readSync(4, word, 0, 1, null);
+// Without an answer nobody would serve the program.
+if (readSync(4, word, 0, 1, null) !== 1) process.exit(125);
 execvp(argv[0] ?? '', pointers);
 const error = libc.koffi.errno();
 writeSync(3, `exec ${error}\n`);

@@ -1,17 +1,17 @@
 /** Runs an unmodified program on a simulated host. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { Host } from '../kernel/boot/boot.ts';
-import { Libc } from '../libc/index.ts';
+import { Libc, LibcUnavailable } from '../libc/index.ts';
 import { Pidfds } from '../libc/pidfd.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { errnoName } from '../uapi/errno.ts';
 import { buildFilter, type FdRange } from './filter.ts';
 import { callTable } from './numbers.ts';
-import type { Counts, Session } from './session.ts';
-import { Supervisor } from './supervisor.ts';
+import type { Counts } from './session.ts';
+import type { Supervisor } from './supervisor.ts';
 
 export interface RunOptions {
   /** Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST does: for the kernel's own selftests. */
@@ -53,65 +53,97 @@ const NUMBERS = 124;
  * @throws LibcUnavailable, ExecUnavailable, ProgramNotStarted
  */
 export async function runProgram(
-  host: () => Host,
+  host: () => Host | Promise<Host>,
   argv: readonly string[],
   options: RunOptions = {},
 ): Promise<RunResult> {
   const table = callTable(process.arch);
   if (table === null) throw new ExecUnavailable(`programs of ${process.arch} cannot be run: only x86-64 and arm64`);
-  const libc = await Libc.load();
+  const libc = await loadLibc();
   const limit = softLimit();
   const range: FdRange = { first: Math.min(HIGHEST, limit) - NUMBERS, end: Math.min(HIGHEST, limit) };
   if (range.first < 64) throw new ExecUnavailable(`RLIMIT_NOFILE is ${limit}: raise it with ulimit -n 1024`);
   const filter = Buffer.from(buildFilter(table, range)).toString('hex');
   const child = start([filter, String(limit), ...argv]);
-  const ended = new Promise<[number | null, NodeJS.Signals | null]>((resolve) => {
-    child.once('exit', (status, signal) => resolve([status, signal]));
-  });
-  // The host boots while the child starts.
-  const supervisor = new Supervisor(host(), libc, { ...options, table, range });
   const stopForwarding = forwardSignals(child);
   try {
-    const reports = lines(child.stdio[3] as Readable);
-    const handed = Number(await Promise.race([reports.next(), ended.then(() => '-32')]));
-    if (!(handed >= 0)) throw notAllowed(-handed);
-    const pidfds = new Pidfds(libc);
-    const pidfd = pidfds.open(child.pid ?? 0);
-    const listener = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
-    if (listener < 0) {
-      child.kill('SIGKILL');
-      throw notAllowed(-listener, 'pidfd_getfd');
-    }
-    supervisor.attach(listener, pidfd);
-    (child.stdio[4] as Writable).write('x');
-    await supervisor.run();
-    const [status, signal] = await ended;
-    const failed = reports.seen.find((line) => line.startsWith('exec '));
-    if (failed !== undefined) throw new ProgramNotStarted(argv[0] ?? '', Number(failed.slice(5)));
-    libc.close(pidfd);
-    return { status, signal, ...summary(supervisor.session) };
+    // The child starts while the simulator is loaded and the host boots.
+    const { Supervisor } = await import('./supervisor.ts');
+    const supervisor = new Supervisor(await host(), libc, { ...options, table, range });
+    return await serve(child, supervisor, libc, argv[0] ?? '');
+  } catch (error) {
+    child.kill('SIGKILL');
+    throw error;
   } finally {
     stopForwarding();
   }
 }
 
-const summary = ({ counts, nodes }: Session): { counts: Counts; nodes: readonly string[] } => ({
-  counts,
-  nodes: [...nodes],
-});
+/** Takes the listener over, lets the program go, and serves it to its end. */
+async function serve(child: Launched, supervisor: Supervisor, libc: Libc, program: string): Promise<RunResult> {
+  const { ended, reports } = child;
+  const handed = Number(await Promise.race([reports.next(), ended.then(() => '-32')]));
+  if (!(handed >= 0)) throw notAllowed(-handed);
+  const pidfds = new Pidfds(libc);
+  const pidfd = pidfds.open(child.pid);
+  const listener = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
+  if (listener < 0) throw notAllowed(-listener, 'pidfd_getfd');
+  supervisor.attach(listener, pidfd);
+  child.go();
+  await supervisor.run();
+  const [status, signal] = await ended;
+  libc.close(pidfd);
+  const failed = reports.seen.find((line) => line.startsWith('exec '));
+  if (failed !== undefined) throw new ProgramNotStarted(program, Number(failed.slice(5)));
+  const { counts, nodes } = supervisor.session;
+  return { status, signal, counts, nodes: [...nodes] };
+}
 
-function start(args: readonly string[]): ChildProcess {
-  // .ts where the sources run as they are, .js when they were built.
+async function loadLibc(): Promise<Libc> {
+  try {
+    return await Libc.load();
+  } catch (error) {
+    throw error instanceof LibcUnavailable ? new ExecUnavailable(error.message) : error;
+  }
+}
+
+/** The child before and after it became the program. */
+interface Launched {
+  readonly pid: number;
+  readonly ended: Promise<readonly [number | null, NodeJS.Signals | null]>;
+  readonly reports: Reports;
+  /** Lets it exec. */
+  go(): void;
+  kill(signal: NodeJS.Signals): void;
+}
+
+function start(args: readonly string[]): Launched {
   const launcher = fileURLToPath(new URL('./launcher.js', import.meta.url));
-  return spawn(process.execPath, ['--no-warnings', launcher, ...args], {
+  const child = spawn(process.execPath, ['--no-warnings', launcher, ...args], {
     stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'pipe'],
   });
+  const ended = new Promise<readonly [number | null, NodeJS.Signals | null]>((resolve) => {
+    child.once('exit', (status, signal) => resolve([status, signal]));
+    child.once('error', () => resolve([null, null]));
+  });
+  return {
+    pid: child.pid ?? 0,
+    ended,
+    reports: lines(child.stdio[3] as Readable),
+    go: () => void (child.stdio[4] as Writable).write('x'),
+    kill: (signal) => void child.kill(signal),
+  };
+}
+
+interface Reports {
+  readonly seen: readonly string[];
+  next(): Promise<string>;
 }
 
 /** The terminal signals the program itself, being of its group; what is sent to belfry alone is handed on. */
-function forwardSignals(child: ChildProcess): () => void {
+function forwardSignals(child: Launched): () => void {
   const ignore = (): void => {};
-  const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
+  const forward = (signal: NodeJS.Signals): void => child.kill(signal);
   process.on('SIGINT', ignore).on('SIGQUIT', ignore);
   process.on('SIGTERM', forward).on('SIGHUP', forward);
   return () => {
@@ -132,7 +164,7 @@ function softLimit(): number {
 }
 
 /** What the launcher reports, line by line. */
-function lines(stream: Readable): { next(): Promise<string>; seen: string[] } {
+function lines(stream: Readable): Reports {
   const seen: string[] = [];
   let rest = '';
   let wake: (() => void) | null = null;

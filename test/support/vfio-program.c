@@ -181,6 +181,57 @@ static void do_files(void)
 	printf("after the copy %s\n", copy >= 0 ? "open" : strerror(errno));
 }
 
+/* A child maps, enables and fires until it is killed; what it held must be free for the next one. */
+static void do_storm(int rounds)
+{
+	int free_again = 0;
+	srand(rounds);
+	for (int i = 0; i < rounds; i++) {
+		pid_t child = fork();
+		if (child == 0) {
+			open_all();
+			char *at = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			for (uint64_t iova = 0x100000;; iova += 16 * PAGE) {
+				int fds[2] = { eventfd(0, EFD_NONBLOCK), eventfd(0, EFD_NONBLOCK) };
+				map(at, iova, 16 * PAGE);
+				eventfds(fds, 2);
+				reg(0x04, 1);
+				dma(iova, 0, 64, 1);
+				close(fds[0]);
+				close(fds[1]);
+			}
+		}
+		usleep(rand() % 20000);
+		kill(child, SIGKILL);
+		waitpid(child, NULL, 0);
+		int fd = open("/dev/vfio/1", O_RDWR);
+		if (fd >= 0) free_again++;
+		close(fd);
+	}
+	printf("free again %d of %d\n", free_again, rounds);
+}
+
+/* Requests with arguments that make no sense: each is answered. */
+static void do_nonsense(int rounds)
+{
+	open_all();
+	int iommufd = open("/dev/iommu", O_RDWR);
+	int files[] = { container, group, device, iommufd };
+	uint64_t words[64];
+	long answered = 0;
+	srand(1);
+	for (int i = 0; i < rounds; i++) {
+		for (int w = 0; w < 64; w++) words[w] = rand() % 4 ? rand() % 128 : (uint64_t)rand() << (rand() % 40);
+		int request = 0x3b00 + rand() % 0xc0;
+		void *argument = rand() % 8 ? (void *)words : (void *)(uintptr_t)rand();
+		if (request == 0x3b66 || request == 0x3b69) continue;
+		long result = ioctl(files[rand() % 4], request, argument);
+		if (result >= -1) answered++;
+	}
+	close(iommufd);
+	printf("answered %d\n", answered > 0);
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
@@ -190,6 +241,8 @@ int main(int argc, char **argv)
 	else if (!strcmp(what, "dma-shared")) do_dma(MAP_SHARED);
 	else if (!strcmp(what, "bar")) do_bar();
 	else if (!strcmp(what, "files")) do_files();
+	else if (!strcmp(what, "storm")) do_storm(argc > 2 ? atoi(argv[2]) : 30);
+	else if (!strcmp(what, "nonsense")) do_nonsense(argc > 2 ? atoi(argv[2]) : 5000);
 	else if (!strcmp(what, "kill")) { open_all(); kill(getpid(), SIGKILL); }
 	else if (!strcmp(what, "status")) return 42;
 	else if (!strcmp(what, "speed")) {
