@@ -4,6 +4,7 @@ import { Prot } from '../../ports/iommu.ts';
 import type { KernelContext } from '../context.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { IommuGroup } from './iommu-group.ts';
+import { NestedDomain } from './nested-domain.ts';
 import { PagingDomain } from './paging-domain.ts';
 import { dmaAliases } from './pci-topology.ts';
 import { mergeRegions } from './reserved.ts';
@@ -136,6 +137,7 @@ export class PciIommuGroup implements IommuGroup {
   }
 
   canShare(domain: IommuDomain): boolean {
+    if (domain instanceof NestedDomain) return domain.parent.owner === this.driver;
     if (domain instanceof PagingDomain) return domain.owner === this.driver;
     return domain === this.driver.identity || domain === this.driver.blocked;
   }

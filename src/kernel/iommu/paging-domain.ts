@@ -37,6 +37,8 @@ export class PagingDomain implements IommuDomain {
   readonly apertureStart = 0;
   readonly apertureEnd: number;
   readonly pageSizes: readonly number[];
+  /** A stage 2 that stage 1s of user space may stand on: what the TLB holds of both together goes with every unmap. */
+  nestParent = false;
   private readonly context: KernelContext;
   private readonly invalidation: DomainInvalidation;
   private readonly coherency: boolean;

@@ -1,16 +1,18 @@
 /** Devices get, change and lose their page tables (iommufd/device.c): a group moves as one, and always translates through the old or the new. */
 import type { IommuDomain } from '../../ports/iommu.ts';
 import { ERRNO } from '../../uapi/errno.ts';
+import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import { type DoorbellSwitch, userDoorbell } from '../irq/user-doorbell.ts';
 import type { IommufdDevice } from './device.ts';
-import type { IommufdGroup } from './group.ts';
+import type { Hwpt, IommufdGroup } from './group.ts';
 import { HwptPaging } from './hwpt.ts';
+import { HwptNested } from './hwpt-nested.ts';
 import { Ioas } from './ioas.ts';
 import { enforceReserved } from './reserved.ts';
 import { setupMsi } from './sw-msi.ts';
 
 /** What do_attach and do_replace answer: the table that is left (null: none), or -errno. */
-type Change = (device: IommufdDevice, hwpt: HwptPaging) => HwptPaging | null | number;
+type Change = (device: IommufdDevice, hwpt: Hwpt) => Hwpt | null | number;
 
 /** iommufd_device_attach: the id of the HWPT that the device now translates through, or -errno. `ptId` is an IOAS's or an HWPT's. */
 export function attachDevice(device: IommufdDevice, ptId: number): number {
@@ -37,7 +39,7 @@ function changePt(device: IommufdDevice, ptId: number, change: Change, immediate
   const target = ctx.objects.find(ptId);
   if (target === null) return refusals.refuse('ENOENT', `pt_id ${ptId} is no object`, 'pt_id');
   if (target instanceof Ioas) return autoDomain(device, target, change, immediate);
-  if (!(target instanceof HwptPaging)) {
+  if (!(target instanceof HwptPaging || target instanceof HwptNested)) {
     const why = `pt_id ${ptId} is of type ${target.type}, neither an IOAS nor a page table`;
     return refusals.refuse('EINVAL', why, 'pt_id');
   }
@@ -82,21 +84,22 @@ function autoDomain(device: IommufdDevice, ioas: Ioas, change: Change, immediate
   return made.id;
 }
 
-const toErrno = (answer: HwptPaging | null | number): number => (typeof answer === 'number' ? answer : 0);
+const toErrno = (answer: Hwpt | null | number): number => (typeof answer === 'number' ? answer : 0);
 
 /** iommufd_hw_pagetable_attach. */
-function doAttach(device: IommufdDevice, hwpt: HwptPaging): null | number {
+function doAttach(device: IommufdDevice, hwpt: Hwpt): null | number {
   const { igroup, ctx } = device;
   const { refusals } = ctx.context;
   if (igroup.hwpt !== null && igroup.hwpt !== hwpt) {
     const why = `group ${igroup.group.id} translates through HWPT ${igroup.hwpt.id}, and all its devices must`;
     return refusals.refuse('EINVAL', why, 'pt_id');
   }
-  const reserved = enforceReserved(device, hwpt.ioas);
+  const { ioas } = hwpt.paging;
+  const reserved = enforceReserved(device, ioas);
   if (reserved < 0) return reserved;
   const error = igroup.attached.length > 0 ? 0 : enter(igroup, hwpt);
   if (error < 0) {
-    hwpt.ioas.iopt.unreserve(device);
+    ioas.iopt.unreserve(device);
     return error;
   }
   igroup.hwpt = hwpt;
@@ -106,9 +109,9 @@ function doAttach(device: IommufdDevice, hwpt: HwptPaging): null | number {
 }
 
 /** The group's first device: doorbells, then the switch. 0, or -errno with nothing changed. */
-function enter(igroup: IommufdGroup, hwpt: HwptPaging): number {
+function enter(igroup: IommufdGroup, hwpt: Hwpt): number {
   const { refusals } = igroup.ctx.context;
-  const doorbells = setupMsi(igroup, hwpt);
+  const doorbells = setupMsi(igroup, hwpt.paging);
   if (doorbells < 0) return doorbells;
   return switchTo(igroup, hwpt, (domain) => {
     const error = igroup.group.attach(domain);
@@ -117,19 +120,20 @@ function enter(igroup: IommufdGroup, hwpt: HwptPaging): number {
 }
 
 /** The device leaves; with the last one the group is blocked, and nothing of it may stay mapped. */
-function leave(device: IommufdDevice, hwpt: HwptPaging): void {
+function leave(device: IommufdDevice, hwpt: Hwpt): void {
   const { igroup } = device;
   igroup.attached.splice(igroup.attached.indexOf(device), 1);
   if (igroup.attached.length === 0) {
     igroup.group.detach();
     igroup.hwpt = null;
     for (const { dev } of igroup.bound) userDoorbell(dev)?.detach?.();
+    routeEvents(igroup, null);
   }
-  hwpt.ioas.iopt.unreserve(device);
+  hwpt.paging.ioas.iopt.unreserve(device);
 }
 
 /** iommufd_device_do_replace. */
-function doReplace(device: IommufdDevice, hwpt: HwptPaging): HwptPaging | null | number {
+function doReplace(device: IommufdDevice, hwpt: Hwpt): Hwpt | null | number {
   const { igroup, ctx } = device;
   const { refusals } = ctx.context;
   const old = igroup.hwpt;
@@ -137,15 +141,13 @@ function doReplace(device: IommufdDevice, hwpt: HwptPaging): HwptPaging | null |
     return refusals.refuse('EINVAL', `${device.dev.name} is not attached`, 'pt_id');
   }
   if (hwpt === old) return null;
-  const elsewhere = hwpt.ioas !== old.ioas;
-  const reserved = elsewhere ? reserveAll(igroup, hwpt.ioas) : 0;
-  const doorbells = reserved < 0 ? reserved : setupMsi(igroup, hwpt);
+  const { ioas } = hwpt.paging;
+  const oldIoas = old.paging.ioas;
+  const reserved = ioas === oldIoas ? 0 : reserveAll(igroup, ioas);
+  const doorbells = reserved < 0 ? reserved : setupMsi(igroup, hwpt.paging);
   const error = doorbells < 0 ? doorbells : switchTo(igroup, hwpt, (domain) => igroup.group.replace(domain));
-  if (error < 0) {
-    if (elsewhere) for (const each of igroup.attached) hwpt.ioas.iopt.unreserve(each);
-    return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);
-  }
-  if (elsewhere) for (const each of igroup.attached) old.ioas.iopt.unreserve(each);
+  if (ioas !== oldIoas) for (const each of igroup.attached) (error < 0 ? ioas : oldIoas).iopt.unreserve(each);
+  if (error < 0) return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);
   igroup.hwpt = hwpt;
   hwpt.users += igroup.attached.length;
   // The caller puts the last one.
@@ -162,12 +164,14 @@ function reserveAll(igroup: IommufdGroup, ioas: Ioas): number {
 }
 
 /** User-given doorbells are installed behind the new table before the switch (DESIGN 4, rules 11 and 17). 0, or -errno with the old as it was. */
-function switchTo(igroup: IommufdGroup, hwpt: HwptPaging, change: (domain: IommuDomain) => number): number {
+function switchTo(igroup: IommufdGroup, hwpt: Hwpt, change: (domain: IommuDomain) => number): number {
   const { domain } = hwpt;
+  const unknown = checkNested(igroup, hwpt);
+  if (unknown < 0) return unknown;
   const moves: DoorbellSwitch[] = [];
   let error = 0;
   for (const { dev } of igroup.bound) {
-    const move = userDoorbell(dev)?.beginMove?.({ dma: hwpt.ioas, domain });
+    const move = userDoorbell(dev)?.beginMove?.({ dma: hwpt.paging.ioas, domain });
     if (typeof move === 'number') error = move;
     else if (move !== undefined) moves.push(move);
     if (error < 0) break;
@@ -177,5 +181,25 @@ function switchTo(igroup: IommufdGroup, hwpt: HwptPaging, change: (domain: Iommu
     if (error < 0) move.cancel();
     else move.commit();
   }
+  if (error === 0) routeEvents(igroup, hwpt);
   return error;
+}
+
+/** A stage 1 of the guest's serves devices that the guest has a name for: 0 or -ENOENT. */
+function checkNested(igroup: IommufdGroup, hwpt: Hwpt): number {
+  if (!(hwpt instanceof HwptNested) || !hwpt.domain.translates) return 0;
+  const nameless = igroup.bound.find(({ vdevice }) => vdevice?.viommu !== hwpt.viommu);
+  if (nameless === undefined) return 0;
+  const why = `${nameless.dev.name} is no vDEVICE of vIOMMU ${hwpt.viommu.id}, and the page table has a stage 1`;
+  return igroup.ctx.context.refusals.refuse('ENOENT', why, 'pt_id');
+}
+
+/** Events of the devices' streams go to the guest that owns their stage 1, or to the host's log. */
+function routeEvents(igroup: IommufdGroup, hwpt: Hwpt | null): void {
+  const { driver } = igroup.group;
+  if (!(driver instanceof ArmSmmuV3Driver)) return;
+  for (const device of igroup.bound) {
+    driver.setEventSink(device.dev.requester, null);
+    if (hwpt instanceof HwptNested) hwpt.viommu.watch(device);
+  }
 }

@@ -6,12 +6,15 @@ import type { IommufdContext } from './context.ts';
 import type { IommufdGroup } from './group.ts';
 import { isCoherent } from './hw-info.ts';
 import { IommufdObject } from './object.ts';
+import type { Vdevice } from './vdevice.ts';
 
 export class IommufdDevice extends IommufdObject {
   readonly type = 'device';
   readonly ctx: IommufdContext;
   readonly dev: PciDev;
   readonly igroup: IommufdGroup;
+  /** What it is called in a virtual IOMMU, or null. */
+  vdevice: Vdevice | null = null;
 
   constructor(ctx: IommufdContext, dev: PciDev, igroup: IommufdGroup) {
     super();
@@ -48,8 +51,9 @@ export class IommufdDevice extends IommufdObject {
     return device;
   }
 
-  /** iommufd_device_unbind. The device must not be attached. */
+  /** iommufd_device_unbind: its vDEVICE goes first. The device must not be attached. */
   unbind(): void {
+    if (this.vdevice !== null) this.ctx.objects.bury(this.vdevice);
     this.ctx.objects.putAndTryDestroy(this);
   }
 

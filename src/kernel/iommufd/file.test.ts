@@ -3,7 +3,7 @@ import { errnoName } from '../../uapi/errno.ts';
 import * as uapi from '../../uapi/iommufd.ts';
 import { allocate, iommufdHost, named } from './testing.ts';
 
-/** The dispatch of kernel.md 3b.2, one neighbouring pair of checks after the other. */
+/** The dispatch of iommufd main.c, one neighbouring pair of checks after the other. */
 describe('dispatch', () => {
   const { client, iommufd } = iommufdHost();
   const memory = allocate(client, 8192);

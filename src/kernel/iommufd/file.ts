@@ -12,7 +12,7 @@ import { ioasAlloc, ioasAllowIovas, ioasChangeProcess, ioasIovaRanges, vfioIoas 
 import { ioasCopy, ioasMap, ioasMapFile, ioasUnmap } from './map-requests.ts';
 import { option } from './option.ts';
 import { vfioCompat } from './vfio-compat.ts';
-import { hwQueueAlloc, vdeviceAlloc, veventqAlloc, viommuAlloc } from './viommu.ts';
+import { hwQueueAlloc, vdeviceAlloc, veventqAlloc, viommuAlloc } from './viommu-requests.ts';
 
 const destroy = ({ cmd, ctx }: Request<typeof uapi.iommu_destroy>): number => ctx.objects.remove(cmd.id);
 

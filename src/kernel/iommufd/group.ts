@@ -3,6 +3,10 @@ import type { IommuGroup } from '../iommu/iommu-group.ts';
 import type { IommufdContext } from './context.ts';
 import type { IommufdDevice } from './device.ts';
 import type { HwptPaging } from './hwpt.ts';
+import type { HwptNested } from './hwpt-nested.ts';
+
+/** What a device can be attached to. */
+export type Hwpt = HwptPaging | HwptNested;
 
 export class IommufdGroup {
   readonly ctx: IommufdContext;
@@ -11,7 +15,7 @@ export class IommufdGroup {
   references = 0;
   readonly bound: IommufdDevice[] = [];
   /** What all devices of the group translate through, or null. */
-  hwpt: HwptPaging | null = null;
+  hwpt: Hwpt | null = null;
   /** Devices that were attached, in that order; the group moves with the first and the last. */
   readonly attached: IommufdDevice[] = [];
   /** Start of the software MSI window, or null: the platform's MSIs need no doorbell mapping (sw_msi_start is PHYS_ADDR_MAX). */

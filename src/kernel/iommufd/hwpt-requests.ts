@@ -1,23 +1,34 @@
 /** HWPT_ALLOC and what is asked of a page table: dirty tracking, invalidation (iommufd/hw_pagetable.c). */
 import { hex } from '../../ports/address.ts';
+import type { ErrnoName } from '../../uapi/errno.ts';
 import {
   IOMMU_HWPT_ALLOC_PASID,
+  IOMMU_HWPT_DATA_ARM_SMMUV3,
   IOMMU_HWPT_DATA_NONE,
   IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
   IOMMU_HWPT_FAULT_ID_VALID,
   IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
   type iommu_hwpt_alloc,
+  iommu_hwpt_arm_smmuv3,
   type iommu_hwpt_get_dirty_bitmap,
   type iommu_hwpt_invalidate,
   type iommu_hwpt_set_dirty_tracking,
 } from '../../uapi/iommufd.ts';
+import { copyStructFromUser } from '../copy-struct.ts';
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import type { RefusalLog } from '../refusal.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
 import { FaultQueue } from './fault.ts';
+import type { Hwpt } from './group.ts';
 import { HwptPaging } from './hwpt.ts';
+import { HwptNested } from './hwpt-nested.ts';
 import { Ioas } from './ioas.ts';
+import { Viommu } from './viommu.ts';
+import { invalidateViommu } from './viommu-requests.ts';
+
+/** Linux bounds the array of HWPT_INVALIDATE. */
+const MAX_ENTRIES = 2 ** 19;
 
 type HwptAlloc = Request<typeof iommu_hwpt_alloc>;
 
@@ -44,7 +55,7 @@ export function hwptAlloc(ucmd: HwptAlloc): number {
 }
 
 /** The parent decides what is made: a paging table over an IOAS; over a nest parent or a vIOMMU it would be a nested one. */
-function allocUnder(ucmd: HwptAlloc, device: IommufdDevice): HwptPaging | number {
+function allocUnder(ucmd: HwptAlloc, device: IommufdDevice): Hwpt | number {
   const { cmd, ctx, refusals } = ucmd;
   const parent = ctx.objects.find(cmd.pt_id);
   if (parent instanceof Ioas) {
@@ -53,6 +64,7 @@ function allocUnder(ucmd: HwptAlloc, device: IommufdDevice): HwptPaging | number
     const why = `data_type ${cmd.data_type}: a page table over an IOAS takes no data of the driver's`;
     return refusals.refuse('EOPNOTSUPP', why, 'data_type');
   }
+  if (parent instanceof Viommu) return allocNested(ucmd, device, parent);
   if (!(parent instanceof HwptPaging)) {
     const what = parent === null ? 'no object' : `of type ${parent.type}`;
     return refusals.refuse('EINVAL', `pt_id ${cmd.pt_id} is ${what}: no parent for a page table`, 'pt_id');
@@ -73,7 +85,34 @@ function refuseNested({ cmd, refusals }: HwptAlloc, device: IommufdDevice, paren
   return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'pt_id');
 }
 
-function useFaultQueue({ cmd, ctx }: HwptAlloc, hwpt: HwptPaging): number {
+/** iommufd_viommu_alloc_hwpt_nested, arm_vsmmu_alloc_domain_nested. */
+function allocNested(
+  { cmd, process, refusals }: HwptAlloc,
+  device: IommufdDevice,
+  viommu: Viommu,
+): HwptNested | number {
+  if (device.igroup.group.driver !== viommu.driver) {
+    return refusals.refuse('EINVAL', `${device.dev.name} is behind another IOMMU than vIOMMU ${viommu.id}`, 'dev_id');
+  }
+  if ((cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID) !== 0 || cmd.data_len === 0) {
+    const why = `a nested page table takes data, and FAULT_ID_VALID for a flag; flags are ${hex(cmd.flags)}`;
+    return refusals.refuse('EOPNOTSUPP', why, 'flags');
+  }
+  if (cmd.data_type !== IOMMU_HWPT_DATA_ARM_SMMUV3) {
+    return refusals.refuse('EINVAL', `data_type ${cmd.data_type} is not ARM_SMMUV3, 2`, 'data_type');
+  }
+  if (cmd.data_len < iommu_hwpt_arm_smmuv3.size) {
+    const why = `data_len ${cmd.data_len} is less than ${iommu_hwpt_arm_smmuv3.size}`;
+    return refusals.refuse('EINVAL', why, 'data_len');
+  }
+  const bytes = copyStructFromUser(process, cmd.data_uptr, cmd.data_len, iommu_hwpt_arm_smmuv3.size);
+  if (typeof bytes === 'string') return refusals.refuse(bytes, `the entry at ${hex(cmd.data_uptr)}`, 'data_uptr');
+  const [first, second] = iommu_hwpt_arm_smmuv3.read(bytes).ste;
+  const domain = viommu.nestedDomain([first, second]);
+  return typeof domain === 'number' ? domain : new HwptNested(viommu, domain);
+}
+
+function useFaultQueue({ cmd, ctx }: HwptAlloc, hwpt: Hwpt): number {
   const fault = ctx.objects.get(cmd.fault_id, FaultQueue, 'fault_id');
   if (typeof fault === 'number') return fault;
   fault.users += 1;
@@ -106,19 +145,33 @@ function noDirtyTracking({ refusals }: { readonly refusals: RefusalLog }, hwpt: 
 }
 
 /** entry_num is written back also on an error: how many entries were done. */
-export function hwptInvalidate(ucmd: Request<typeof iommu_hwpt_invalidate>): number {
-  const error = checkInvalidate(ucmd);
-  const written = ucmd.respond({ entry_num: 0 });
+export function hwptInvalidate(ucmd: Invalidate): number {
+  const { done, error } = invalidate(ucmd);
+  const written = ucmd.respond({ entry_num: done });
   return written < 0 ? written : error;
 }
 
-function checkInvalidate({ cmd, ctx, refusals }: Request<typeof iommu_hwpt_invalidate>): number {
-  if (cmd.__reserved !== 0) return refusals.refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
+type Invalidate = Request<typeof iommu_hwpt_invalidate>;
+
+function invalidate(ucmd: Invalidate): { readonly done: number; readonly error: number } {
+  const { cmd, ctx, refusals } = ucmd;
+  const refuse = (code: ErrnoName, why: string, field: string) => ({
+    done: 0,
+    error: refusals.refuse(code, why, field),
+  });
+  if (cmd.__reserved !== 0) return refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
   if (cmd.entry_num !== 0 && (cmd.data_uptr === 0n || cmd.entry_len === 0)) {
-    return refusals.refuse('EINVAL', `${cmd.entry_num} entries without data_uptr or entry_len`, 'entry_len');
+    return refuse('EINVAL', `${cmd.entry_num} entries without data_uptr or entry_len`, 'entry_len');
+  }
+  if (cmd.entry_len > ctx.context.pageSize || cmd.entry_num > MAX_ENTRIES) {
+    return refuse('EINVAL', `${cmd.entry_num} entries of ${cmd.entry_len} bytes are too many or too long`, 'entry_num');
   }
   const object = ctx.objects.find(cmd.hwpt_id);
-  if (object === null) return refusals.refuse('ENOENT', `hwpt_id ${cmd.hwpt_id} is no object`, 'hwpt_id');
+  if (object === null) return refuse('ENOENT', `hwpt_id ${cmd.hwpt_id} is no object`, 'hwpt_id');
+  if (object instanceof Viommu) return invalidateViommu(ucmd, object);
+  if (object instanceof HwptNested) {
+    return refuse('EOPNOTSUPP', 'a nested page table of the SMMU is invalidated through its vIOMMU', 'hwpt_id');
+  }
   const why = `object ${cmd.hwpt_id} is of type ${object.type}: the kernel itself invalidates for it`;
-  return refusals.refuse('EINVAL', why, 'hwpt_id');
+  return refuse('EINVAL', why, 'hwpt_id');
 }

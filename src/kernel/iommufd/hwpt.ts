@@ -7,6 +7,7 @@ import {
   IOMMU_HWPT_ALLOC_PASID,
   IOMMU_HWPT_FAULT_ID_VALID,
 } from '../../uapi/iommufd.ts';
+import { PagingDomain } from '../iommu/paging-domain.ts';
 import { setMsiCookie } from '../irq/msi-cookie.ts';
 import { setDmaContext } from '../vfio/doorbell-context.ts';
 import type { IommufdContext } from './context.ts';
@@ -41,6 +42,12 @@ export class HwptPaging extends IommufdObject {
     this.domain = domain;
     this.nestParent = nestParent;
     this.enforcesCoherency = domain.enforceCoherency();
+    if (nestParent && domain instanceof PagingDomain) domain.nestParent = true;
+  }
+
+  /** find_hwpt_paging. */
+  get paging(): this {
+    return this;
   }
 
   /**

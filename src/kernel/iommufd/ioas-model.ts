@@ -1,4 +1,4 @@
-/** An iommufd as plain lists of pages, after kernel.md 3b: what random programs are compared with. All IOVAs and lengths in pages of 4 KiB. */
+/** An iommufd as plain lists of pages, after drivers/iommu/iommufd: what random programs are compared with. All IOVAs and lengths in pages of 4 KiB. */
 
 /** Pages of the process's buffer; a mapping that reaches behind it cannot be pinned. */
 export const BUFFER = 24;

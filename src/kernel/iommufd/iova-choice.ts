@@ -33,8 +33,11 @@ export function chooseIova(context: KernelContext, input: ChoiceInput): bigint |
   const whole = { start: page, last: U64_MAX - page };
   const spans = input.allowed.length === 0 ? [whole] : input.allowed.map((span) => clip(span, whole));
   for (const span of spans) {
-    if (candidate(span, length, step, address % page) === null) continue;
-    const found = firstHole(input, span, (hole) => candidate(hole, length, step, address % page));
+    // Linux moves the start of the span to its first candidate, and looks for holes from there: an offset in the page is met exactly where the
+    // span's first page has room behind an area (the lab's answers, `choice`).
+    const start = candidate(span, length, step, address % page);
+    if (start === null) continue;
+    const found = firstHole(input, { start, last: span.last }, (hole) => candidate(hole, length, step, address % page));
     if (found !== null) return found;
   }
   const where = spans.map(showSpan).join(', ');

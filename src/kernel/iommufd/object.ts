@@ -2,7 +2,18 @@
 import type { KernelContext } from '../context.ts';
 
 /** With Linux's names, in lower case. */
-export type IommufdObjectType = 'ioas' | 'hwpt-paging' | 'device' | 'fault' | 'access' | 'selftest';
+export type IommufdObjectType =
+  | 'ioas'
+  | 'hwpt-paging'
+  | 'hwpt-nested'
+  | 'device'
+  | 'fault'
+  | 'viommu'
+  | 'vdevice'
+  | 'veventq'
+  | 'access'
+  | 'selftest'
+  | 'tombstone';
 
 export abstract class IommufdObject {
   abstract readonly type: IommufdObjectType;

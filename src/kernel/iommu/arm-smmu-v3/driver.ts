@@ -3,12 +3,14 @@
 import { hi32, lo32 } from '../../../arch/bits.ts';
 import { CD_SIZE } from '../../../arch/smmuv3/cd.ts';
 import { CFGI, command, Op } from '../../../arch/smmuv3/commands.ts';
+import { decodeEvent, Event } from '../../../arch/smmuv3/events.ts';
 import { CR0, CR2, GBPA_ABORT, GBPA_UPDATE, IRQ_CTRL, Reg } from '../../../arch/smmuv3/registers.ts';
 import type { SmmuSpec } from '../../../machine/spec.ts';
 import { hex, highHalf } from '../../../ports/address.ts';
 import type { Iommu, IommuDomain, IommuDriver, ReservedRegion } from '../../../ports/iommu.ts';
 import type { Job } from '../../../ports/work.ts';
 import type { KernelContext } from '../../context.ts';
+import { NestedDomain } from '../nested-domain.ts';
 import { PagingDomain } from '../paging-domain.ts';
 import { chooseGranule, lpaeFormat } from '../pgtable-format.ts';
 import { RateLimit } from '../rate-limit.ts';
@@ -16,7 +18,7 @@ import { sortRegions } from '../reserved.ts';
 import { StaticDomain } from '../static-domain.ts';
 import { TagAllocator } from '../tag-allocator.ts';
 import { SmmuCommandQueue } from './command-queue.ts';
-import { stage1Descriptor, stage1Entry, stage2Entry } from './entries.ts';
+import { nestedEntry, stage1Descriptor, stage1Entry, stage2Entry } from './entries.ts';
 import { describeEvent, SmmuEventQueue } from './event-queue.ts';
 import { SmmuInvalidation } from './invalidation.ts';
 import { probeSmmu, type SmmuProbe } from './probe.ts';
@@ -30,6 +32,21 @@ const VA_BITS = 48;
 const EVENT_LOG2_LIMIT = 17;
 /** One page of commands: the SMMU here never lags. */
 const COMMAND_LOG2 = 8;
+
+/** True: the record is taken, and not logged. */
+export type EventSink = (record: readonly bigint[]) => boolean;
+
+/** Events that a stage 1 of user space can have caused. */
+const OF_STAGE1: ReadonlySet<number> = new Set([
+  Event.C_BAD_STE,
+  Event.F_STREAM_DISABLED,
+  Event.C_BAD_SUBSTREAMID,
+  Event.C_BAD_CD,
+  Event.F_TRANSLATION,
+  Event.F_ADDR_SIZE,
+  Event.F_ACCESS,
+  Event.F_PERMISSION,
+]);
 
 /** A stream as the driver knows it. */
 interface Master {
@@ -51,7 +68,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
   readonly probe: SmmuProbe;
   readonly commands: SmmuCommandQueue;
   /** Logs and drops the events that wait: what the interrupt's thread does. Post it when the SMMU asserts `eventq`. */
-  readonly eventJob: Job = { run: () => this.drainEvents((record) => this.logEvent(record)) };
+  readonly eventJob: Job = { run: () => this.drainEvents((record) => this.handleEvent(record)) };
   private readonly context: KernelContext;
   private readonly logLimit: RateLimit;
   private readonly spec: SmmuSpec;
@@ -63,6 +80,8 @@ export class ArmSmmuV3Driver implements IommuDriver {
   private readonly asids: TagAllocator;
   private readonly vmids: TagAllocator;
   private readonly masters = new Map<number, Master>();
+  /** Who gets the stage-1 events of a stream, before the log. */
+  private readonly sinks = new Map<number, EventSink>();
 
   /**
    * Probes and resets the SMMU whose registers the bus has at `spec.base`; `spec` stands for what firmware says of it
@@ -132,6 +151,11 @@ export class ArmSmmuV3Driver implements IommuDriver {
       this.dropDescriptors(master);
       return 0;
     }
+    if (domain instanceof NestedDomain && domain.parent.owner === this) {
+      this.install(master, nestedEntry(domain, { oas: this.probe.oas, stall: false }), domain);
+      this.dropDescriptors(master);
+      return 0;
+    }
     if (!(domain instanceof PagingDomain) || domain.owner !== this) {
       return refusals.refuse('EINVAL', `the domain is not one of ${this.iommu.name}`);
     }
@@ -154,6 +178,12 @@ export class ArmSmmuV3Driver implements IommuDriver {
   }
 
   /** One record as dmesg shows it, within the limit that keeps a flood out of the log. */
+  /** arm_smmu_handle_event: `sink` says whether it took a record of the stream's stage 1; null takes it away. */
+  setEventSink(requester: number, sink: EventSink | null): void {
+    if (sink === null) this.sinks.delete(requester);
+    else this.sinks.set(requester, sink);
+  }
+
   logEvent(record: readonly bigint[]): void {
     if (!this.logLimit.allows()) return;
     const missed = this.logLimit.takeMissed();
@@ -188,6 +218,12 @@ export class ArmSmmuV3Driver implements IommuDriver {
     this.install(master, stage1Entry(at, features), domain);
     master.slot = slot;
     return 0;
+  }
+
+  private handleEvent(record: readonly bigint[]): void {
+    const { id, streamId, stage2 } = decodeEvent(record);
+    const taken = OF_STAGE1.has(id) && !stage2 && (this.sinks.get(streamId)?.(record) ?? false);
+    if (!taken) this.logEvent(record);
   }
 
   private install(master: Master, entry: readonly bigint[], domain: IommuDomain): void {

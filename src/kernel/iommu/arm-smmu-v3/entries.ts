@@ -1,10 +1,12 @@
 /** The stream table entries and context descriptors that the driver writes (arm_smmu_make_s1_cd, arm_smmu_make_s2_domain_ste). */
-import { pack } from '../../../arch/bits.ts';
+import { getNumber, pack, setField } from '../../../arch/bits.ts';
 import { encodeSl0 } from '../../../arch/lpae/geometry.ts';
 import { CD, CD_WORDS, MAIR_LINUX, TG0 } from '../../../arch/smmuv3/cd.ts';
 import { encodeAddressSize } from '../../../arch/smmuv3/registers.ts';
 import { S1Dss, S1Fmt, STE, STE_WORDS, SteConfig } from '../../../arch/smmuv3/ste.ts';
+import type { NestedDomain } from '../nested-domain.ts';
 import type { PagingDomain } from '../paging-domain.ts';
+import { abortEntry } from './stream-table.ts';
 
 /** Write-back, read- and write-allocate; inner shareable. */
 const CACHED = 1;
@@ -75,4 +77,22 @@ export function stage2Entry(domain: PagingDomain, features: EntryFeatures): bigi
     S2R: 1,
     S2TTB: address(domain.table.base, STE.S2TTB.low),
   });
+}
+
+/**
+ * arm_smmu_make_nested_domain_ste: what user space said of stage 1, over the kernel's stage 2. Without V, or with abort, nothing passes; with
+ * bypass the stage 2 stands alone.
+ */
+export function nestedEntry(domain: NestedDomain, features: EntryFeatures): bigint[] {
+  const [first, second] = domain.entry;
+  const config = getNumber([first], STE.Config);
+  if (getNumber([first], STE.V) === 0 || config === SteConfig.ABORT) return abortEntry();
+  const entry = stage2Entry(domain.parent, features);
+  if (config === SteConfig.BYPASS) return entry;
+  entry[0] = first;
+  setField(entry, STE.Config, SteConfig.NESTED);
+  // The attributes of a stage 2 alone (SHCFG) mean nothing under a stage 1. No function here has ATS to be enabled.
+  entry[1] = second;
+  setField(entry, STE.EATS, 0);
+  return entry;
 }

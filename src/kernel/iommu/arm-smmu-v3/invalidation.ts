@@ -35,6 +35,8 @@ export class SmmuInvalidation implements DomainInvalidation {
     else {
       for (let i = 0; i < pages; i++) this.address(op, tag, 0, start + i * 2 ** granuleShift, LEAF);
     }
+    // Nobody knows which addresses of a stage 1 led here.
+    if (domain.nestParent) this.queue.push(Op.TLBI_NH_ALL, domain.tag, 0, 0);
     this.queue.sync();
   }
 
