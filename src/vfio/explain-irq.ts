@@ -21,7 +21,7 @@ export function explainIrq(code: string, kind: InterruptKind, action: IrqAction,
     case 'ENOSPC':
       return {
         why: `the host has no interrupts left for ${kind}, or the group has no domain that can map the doorbell`,
-        hint: 'put the group into a container with an IOMMU first',
+        hint: 'put the group into a container with an IOMMU first, or attach the device to an IOAS',
       };
     case 'EBADF':
       return { why: 'a file descriptor is not open' };
