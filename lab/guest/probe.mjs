@@ -11,16 +11,21 @@ import { probeIommufd } from './probe/iommufd.mjs';
 import { probeChecks, probeEdu, probeMessages, probeNotices } from './probe/irqs.mjs';
 import { probeNesting } from './probe/nesting.mjs';
 import { Probe } from './probe/probe.mjs';
+import { randomInterrupts, randomIoas, randomMaps } from './probe/random.mjs';
 
 const EDU = '0x1234:0x11e8';
 const NVME = '0x1b36:0x0010';
 const IGB = '0x8086:0x10c9';
 
-/** The parts `legacy`, `iommufd` and `nesting` of the list. `advance` lets a simulated host's time go on. @param x86 decides where the platform's MSI range is expected */
+/** The parts `legacy`, `iommufd`, `nesting`, `random` and `random-ioas` of the list. `advance` lets a simulated host's time go on. @param x86 decides where the platform's MSI range is expected */
 export async function probeAll(kernel, write, { x86, parts = ['legacy'], advance = () => {} }) {
   const p = new Probe(kernel, write, advance);
   if (parts.includes('legacy')) await probeLegacy(p, kernel, windowOf(x86));
   if (parts.includes('iommufd')) await p.part('iommufd', () => probeIommufd(p, find(kernel, EDU), windowOf(x86)));
+  if (parts.includes('random')) await p.part('random', () => probeRandom(p, kernel, windowOf(x86)));
+  if (parts.includes('random-ioas')) {
+    for (const seed of [1, 2, 3]) await p.part('random', () => randomIoas(p, { seed, count: 1000 }));
+  }
   if (parts.includes('nesting')) await p.part('nesting', () => probeNesting(p, find(kernel, EDU)));
 }
 
@@ -42,6 +47,25 @@ async function probeLegacy(p, kernel, window) {
   await p.part('edu', () => within(p, edu, 3, ({ device }) => probeEduDevice(p, device)));
   await p.part('nvme', () => within(p, nvme, 3, ({ device }) => probeNvmeDevice(p, device)));
   await p.part('igb', () => within(p, igb, 3, ({ device }) => probeIgbDevice(p, device)));
+}
+
+async function probeRandom(p, kernel, window) {
+  const [edu, nvme] = [EDU, NVME].map((id) => find(kernel, id));
+  for (const [iommu, seed] of [
+    [3, 1],
+    [3, 2],
+    [1, 3],
+  ]) {
+    await p.part(`type1 ${iommu}`, () =>
+      within(p, edu, iommu, ({ container }) => randomMaps(p, container, window, { seed, count: 1000 })),
+    );
+  }
+  for (const seed of [11, 12, 13]) {
+    const run = ({ device }) => randomInterrupts(p, device, { main: 2, of: [1, 0, 65, 1, 1] }, { seed, count: 500 });
+    await p.part('nvme', () => within(p, nvme, 3, run));
+  }
+  const run = ({ device }) => randomInterrupts(p, device, { main: 1, of: [1, 1, 0, 0, 1] }, { seed: 21, count: 500 });
+  await p.part('edu', () => within(p, edu, 3, run));
 }
 
 async function probeEduDevice(p, device) {

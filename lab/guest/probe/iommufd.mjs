@@ -17,6 +17,7 @@ export async function probeIommufd(p, device, window) {
   await p.part('dispatch', () => dispatch(p, f));
   await p.part('objects', () => objects(p, f));
   await p.part('maps without a device', () => mapsAlone(f, memory));
+  await p.part('choice', () => choice(p, f, memory));
   await p.part('options', () => options(f));
   await p.part('cdev', () => cdev(p, f, device, memory, window));
   p.result('close', p.kernel.close(fd));
@@ -209,6 +210,42 @@ function mapsAlone(f, memory) {
   f.allow('none at all', a, []);
   f.map('chosen again', a, va + K, K, 0, RW);
   f.destroy('with maps', a);
+}
+
+/** Where a map is put behind one that ends inside of a page, for offsets in the page and lengths. */
+function choice(p, f, memory) {
+  for (const end of [1, 4, 0x10, 0x7f0, 0x801, 0x9f0, 0x9f1, 0xfff, 0x1000]) {
+    const found = [];
+    for (const offset of [0, 1, 4, 0x800, 0x9f0, 0xffe]) {
+      for (const length of [1, 0x10, 0x800, K])
+        found.push(`${offset.toString(16)}+${length.toString(16)}: ${chosen(p, f.fd, memory, end, offset, length)}`);
+    }
+    p.note(`behind ${end.toString(16)} bytes`, found);
+  }
+}
+
+function chosen(p, fd, memory, end, offset, length) {
+  const ask = (request, struct, fields) => {
+    const bytes = struct.bytes({ size: struct.size, ...fields });
+    const result = p.kernel.ioctl(fd, request, bytes);
+    return result < 0 ? u.errnoName(result) : struct.read(bytes);
+  };
+  const ioas_id = ask(u.IOMMU_IOAS_ALLOC, u.iommu_ioas_alloc, {}).out_ioas_id;
+  ask(u.IOMMU_IOAS_MAP, u.iommu_ioas_map, {
+    flags: FIXED | RW,
+    ioas_id,
+    user_va: memory.address,
+    length: K + end,
+    iova: 0,
+  });
+  const answer = ask(u.IOMMU_IOAS_MAP, u.iommu_ioas_map, {
+    flags: RW,
+    ioas_id,
+    user_va: memory.address + 0x1_0000 + offset,
+    length,
+  });
+  ask(u.IOMMU_DESTROY, u.iommu_destroy, { id: ioas_id });
+  return typeof answer === 'string' ? answer : answer.iova.toString(16);
 }
 
 function options(f) {

@@ -16,6 +16,8 @@ export interface VfioDma {
   process: Process;
   lockCap: boolean;
   pinned: PinnedPages | null;
+  /** The bitmap of dirty tracking, little-endian words; null before somebody looked. */
+  dirty: Uint8Array | null;
 }
 
 export class DmaList {

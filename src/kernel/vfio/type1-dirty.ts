@@ -43,6 +43,7 @@ export function dirtyPages(iommu: VfioIommuType1, process: Process, argument: bi
   if (flags === START) return start(iommu);
   if (flags === STOP) {
     iommu.dirtyTracking = false;
+    for (const dma of iommu.dmas.all()) dma.dirty = null;
     return 0;
   }
   if (flags === GET_BITMAP) return getBitmap(iommu, process, argument, argsz - layout.size);
@@ -137,7 +138,10 @@ export const wrongPage = (bitmap: UserBitmap, page: bigint): string =>
 
 /**
  * update_user_bitmap: bit n of the bitmap is the n-th page from `base`. Whole u64 words are written: a first word that the mapping shares with
- * an earlier one keeps what user space has in it, and bits behind the mapping in any other last word become 0. 0 or -EFAULT.
+ * an earlier one keeps what user space has in it. 0 or -EFAULT.
+ *
+ * Linux shifts the mapping's own bitmap into place and afterwards clears only as many bits as the mapping has pages. What was shifted beyond them, and what user
+ * space had in the shared word, stays there and is told again at the next look: pages behind the mapping may seem dirty (the lab's random programs).
  */
 export function writeDirty(
   iommu: VfioIommuType1,
@@ -147,14 +151,38 @@ export function writeDirty(
   base: number,
 ): number {
   const page = iommu.smallestPage;
+  const pages = dma.size / page;
   const offset = (dma.iova - base) / page;
   const shift = offset % 64;
-  const bits = shift + dma.size / page;
-  const words = new Uint8Array(Math.ceil(bits / 64) * 8);
   const at = userPointer(bitmap.data) + Math.floor(offset / 64) * 8;
-  if (shift !== 0 && !process.memory.copyIn(at, words.subarray(0, 8))) return fault(iommu);
-  setBits(words, shift, bits);
-  return process.memory.copyOut(at, words) ? 0 : fault(iommu);
+  dma.dirty ??= new Uint8Array((Math.ceil(pages / 64) + 1) * 8);
+  const words = dma.dirty.subarray(0, Math.ceil((shift + pages) / 64) * 8);
+  setBits(words, 0, pages);
+  if (shift !== 0) {
+    shiftLeft(words, shift);
+    const shared = new Uint8Array(8);
+    if (!process.memory.copyIn(at, shared)) return fault(iommu);
+    for (const [i, byte] of shared.entries()) words[i]! |= byte;
+  }
+  if (!process.memory.copyOut(at, words)) return fault(iommu);
+  clearBits(words, pages);
+  return 0;
+}
+
+/** Little-endian words as bytes, towards the higher bits; what leaves the last word is lost. */
+function shiftLeft(words: Uint8Array, by: number): void {
+  const [bytes, bits] = [by >>> 3, by & 7];
+  for (let i = words.length - 1; i >= 0; i -= 1) {
+    const high = words[i - bytes] ?? 0;
+    const low = words[i - bytes - 1] ?? 0;
+    words[i] = ((high << bits) | (low >>> (8 - bits))) & 0xff;
+  }
+}
+
+/** The first `count` bits. */
+function clearBits(words: Uint8Array, count: number): void {
+  words.fill(0, 0, count >>> 3);
+  if ((count & 7) !== 0) words[count >>> 3]! &= ~((1 << (count & 7)) - 1);
 }
 
 function setBits(words: Uint8Array, from: number, to: number): void {

@@ -117,7 +117,17 @@ function addMapping(iommu: VfioIommuType1, process: Process, map: MapRequest, io
   const write = (map.flags & uapi.VFIO_DMA_MAP_FLAG_WRITE) !== 0 ? Prot.WRITE : 0;
   const lockCap = process.credentials.capabilities.has('CAP_IPC_LOCK');
   const vaddr = userPointer(map.vaddr);
-  const dma: VfioDma = { iova, size, prot: read | write, vaddr, vaddrInvalid: false, process, lockCap, pinned: null };
+  const dma: VfioDma = {
+    iova,
+    size,
+    prot: read | write,
+    vaddr,
+    vaddrInvalid: false,
+    process,
+    lockCap,
+    pinned: null,
+    dirty: null,
+  };
   const pinned = pin(iommu, dma);
   if (pinned < 0) return pinned;
   for (const [i, entry] of iommu.domainList.entries()) {
