@@ -5,6 +5,7 @@ export { SimKernelClient } from './client.ts';
 export * from './context.ts';
 export { EventFdFile, eventfdCtxFdget, SimEventFd } from './eventfd.ts';
 export * from './files.ts';
+export * from './iommufd/index.ts';
 export { type LocalProcess, SimKernel } from './kernel.ts';
 export { claimsDma, type DriverCore, hostDriver, type PciDriver, PciDrivers, vfioPciDriver } from './pci-drivers.ts';
 export { type OwnedMemory, type Process, type ProcessOptions, ROOT_CAPABILITIES, SimProcess } from './process.ts';

@@ -6,6 +6,7 @@ import { type File, fget, fput } from '../files.ts';
 import type { Process } from '../process.ts';
 import type { IommufdContext } from './context.ts';
 import type { Request } from './dispatch.ts';
+import { lowestFd } from './lowest-fd.ts';
 import { IommufdObject } from './object.ts';
 
 const EPOLLOUT = 4;
@@ -74,7 +75,7 @@ export function faultQueueAlloc(ucmd: Request<typeof iommu_fault_alloc>): number
   const queue = new FaultQueue();
   ctx.objects.add(queue);
   // The descriptor is installed last: what has failed before leaves none.
-  const fd = lowestFree(process);
+  const fd = lowestFd(process);
   const error = fd < process.limits.nofile ? ucmd.respond({ out_fault_id: queue.id, out_fault_fd: fd }) : 0;
   const installed = error < 0 ? error : process.install(new FaultFile(ctx, queue));
   if (installed < 0) {
@@ -83,10 +84,4 @@ export function faultQueueAlloc(ucmd: Request<typeof iommu_fault_alloc>): number
   }
   ctx.objects.finalize(queue);
   return 0;
-}
-
-function lowestFree(process: Process): number {
-  let fd = 0;
-  while (process.file(fd) !== null) fd += 1;
-  return fd;
 }

@@ -10,8 +10,12 @@ export { IommufdContext } from './context.ts';
 export { IommufdDevice } from './device.ts';
 export { IommufdFile } from './file.ts';
 export { HwptPaging } from './hwpt.ts';
+export { HwptNested } from './hwpt-nested.ts';
 export { Ioas } from './ioas.ts';
 export { SW_MSI_PAGES, SwMsiTable } from './sw-msi.ts';
+export { Vdevice } from './vdevice.ts';
+export { VeventQueue } from './veventq.ts';
+export { Viommu } from './viommu.ts';
 
 /** Mounts /dev/iommu, and gives every VFIO device its node under /dev/vfio/devices. */
 export function createIommufd(kernel: SimKernel, vfio: Vfio): void {

@@ -226,6 +226,25 @@ describe('a stage 1 of the guest’s', () => {
     expect(guest.lab.host.log.lines.length).toBeGreaterThan(lines);
   });
 
+  it('is changed by attaching another: a new entry of the guest’s, without a moment on neither', () => {
+    const guest = new Guest();
+    guest.vdevice();
+    guest.map(0x700_0000, IPA + 0x1_0000);
+    guest.map(0x800_0000, 0x800_0000);
+    const [first, second] = [guest.nested(STAGE1), guest.nested(STAGE1)];
+    expect(guest.attach(first)).toBe(first);
+    const { rung } = guest.lab.enable(0, 1);
+    expect(guest.attach(second)).toBe(second);
+    guest.lab.ring(0, 0);
+    guest.lab.dma(0, 0x700_0000, 9);
+    expect([rung(), guest.peek(0x1_0000), guest.lab.message(0, 0)[0]]).toEqual([[1], 9, 0x800_0040]);
+    // Back to the stage 2 alone: the window's page stands there, and the message is what it was.
+    expect(guest.attach(guest.parent)).toBe(guest.parent);
+    guest.lab.ring(0, 0);
+    expect([rung(), guest.lab.faults]).toEqual([[1], 0]);
+    expect([guest.iommufd.destroy(Number(first)), guest.iommufd.destroy(Number(second))]).toEqual([0, 0]);
+  });
+
   it('has no doorbell of the user’s choice: the guest’s tables say where it is', () => {
     const guest = new Guest();
     guest.vdevice();

@@ -38,6 +38,8 @@ class Tombstone extends IommufdObject {
 export class ObjectTable {
   private readonly context: KernelContext;
   private readonly objects = new Map<number, IommufdObject>();
+  /** No id below is free. */
+  private lowest = 1;
   /** Told when an object left the table. */
   onRemove: (object: IommufdObject) => void = () => {};
 
@@ -56,10 +58,9 @@ export class ObjectTable {
 
   /** _iommufd_object_alloc: the object has its id, and is not to be found yet. */
   add(object: IommufdObject): void {
-    let id = 1;
-    while (this.objects.has(id)) id += 1;
-    object.id = id;
-    this.objects.set(id, object);
+    while (this.objects.has(this.lowest)) this.lowest += 1;
+    object.id = this.lowest;
+    this.objects.set(object.id, object);
   }
 
   finalize(object: IommufdObject): void {
@@ -128,6 +129,7 @@ export class ObjectTable {
 
   private drop(object: IommufdObject): void {
     this.objects.delete(object.id);
+    this.lowest = Math.min(this.lowest, object.id);
     this.onRemove(object);
   }
 }

@@ -17,6 +17,7 @@ import type { Process } from '../process.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
 import { HwptPaging } from './hwpt.ts';
+import { lowestFd } from './lowest-fd.ts';
 import { spanOf } from './span.ts';
 import { Vdevice } from './vdevice.ts';
 import { VeventFile, VeventQueue } from './veventq.ts';
@@ -85,7 +86,7 @@ export function veventqAlloc(ucmd: Request<typeof iommu_veventq_alloc>): number 
     return refusals.refuse('EEXIST', `vIOMMU ${viommu.id} has a queue of type ${cmd.type}`, 'type');
   }
   const queue = new VeventQueue(viommu, cmd.type, cmd.veventq_depth);
-  const fd = lowestFree(process);
+  const fd = lowestFd(process);
   const fits = fd < process.limits.nofile;
   const answered = fits ? ucmd.respond({ out_veventq_id: queue.id, out_veventq_fd: fd }) : 0;
   return finish(ucmd, queue, answered < 0 ? answered : Math.min(process.install(new VeventFile(queue)), 0));
@@ -154,10 +155,4 @@ function noSuchType({
   readonly refusals: Request<typeof iommu_viommu_alloc>['refusals'];
 }): number {
   return refusals.refuse('EOPNOTSUPP', `flags ${hex(cmd.flags)}, type ${cmd.type}: no flags, and a type`, 'type');
-}
-
-function lowestFree(process: Process): number {
-  let fd = 0;
-  while (process.file(fd) !== null) fd += 1;
-  return fd;
 }
