@@ -13,7 +13,6 @@ import {
 import { copyStructFromUser } from '../copy-struct.ts';
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import { dmaAliases } from '../iommu/pci-topology.ts';
-import type { Process } from '../process.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
 import { HwptPaging } from './hwpt.ts';
