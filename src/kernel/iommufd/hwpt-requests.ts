@@ -101,8 +101,9 @@ function allocNested(
   if (cmd.data_type !== IOMMU_HWPT_DATA_ARM_SMMUV3) {
     return refusals.refuse('EINVAL', `data_type ${cmd.data_type} is not ARM_SMMUV3, 2`, 'data_type');
   }
-  if (cmd.data_len < iommu_hwpt_arm_smmuv3.size) {
-    const why = `data_len ${cmd.data_len} is less than ${iommu_hwpt_arm_smmuv3.size}`;
+  // Unlike a request's own struct, a driver's data may not be longer than what the driver knows, whatever stands behind.
+  if (cmd.data_len !== iommu_hwpt_arm_smmuv3.size) {
+    const why = `data_len ${cmd.data_len} is not the ${iommu_hwpt_arm_smmuv3.size} bytes of an entry`;
     return refusals.refuse('EINVAL', why, 'data_len');
   }
   const bytes = copyStructFromUser(process, cmd.data_uptr, cmd.data_len, iommu_hwpt_arm_smmuv3.size);

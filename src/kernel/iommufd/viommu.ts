@@ -3,6 +3,7 @@ import { getNumber, pack, setField } from '../../arch/bits.ts';
 import { CFGI, Op, TLBI } from '../../arch/smmuv3/commands.ts';
 import { EVENT } from '../../arch/smmuv3/events.ts';
 import { STE, SteConfig, type SteField } from '../../arch/smmuv3/ste.ts';
+import { IOMMU_VEVENTQ_TYPE_ARM_SMMUV3 } from '../../uapi/iommufd.ts';
 import type { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import { NestedDomain } from '../iommu/nested-domain.ts';
 import { PagingDomain } from '../iommu/paging-domain.ts';
@@ -109,7 +110,7 @@ export class Viommu extends IommufdObject {
   }
 
   private report({ virtualId }: Vdevice, record: readonly bigint[]): boolean {
-    const queue = [...this.queues.values()][0];
+    const queue = this.queues.get(IOMMU_VEVENTQ_TYPE_ARM_SMMUV3);
     if (queue === undefined) return false;
     const words = [...record];
     setField(words, EVENT.StreamID, virtualId & U32_MAX);
