@@ -30,14 +30,21 @@ export class PageTable {
   /** Bytes that an entry maps, by level; level 0's is beyond 32 bits. */
   declare private readonly sizes: readonly number[];
   declare private readonly present: number;
+  declare private readonly pageBits: number;
   /** The table of pages last used, and the bits above it that lead there. */
   private recent: TableNode | null = null;
-  private recentKey = 0;
-  declare private readonly recentShift: number;
+  private recentHi = 0;
+  private recentLo = 0;
+  /** Bits of the low half above what one table of pages maps, which is below 4 GiB with every granule. */
+  declare private readonly recentMask: number;
   /** The level 2 table last used, likewise: what a domain maps lies together mostly. */
   private directory: TableNode | null = null;
-  private directoryKey = 0;
-  declare private readonly directoryShift: number;
+  private directoryHi = 0;
+  private directoryLo = 0;
+  declare private readonly directoryMaskHi: number;
+  declare private readonly directoryMaskLo: number;
+  /** log2 of what an entry of level 2 maps: that of a table of pages. */
+  declare private readonly tableShift: number;
   /** The protection last encoded, and its bits. */
   private attributesOf = -1;
   private attributesLo = 0;
@@ -56,8 +63,12 @@ export class PageTable {
     this.shifts = [0, 1, 2, 3].map((level) => levelShift(format.granuleShift, level));
     this.sizes = this.shifts.map((shift) => 2 ** shift);
     this.present = format.presentMask;
-    this.recentShift = format.granuleShift + format.levelBits;
-    this.directoryShift = this.recentShift + format.levelBits;
+    this.tableShift = format.granuleShift + format.levelBits;
+    this.recentMask = -1 << this.tableShift;
+    const directoryShift = this.tableShift + format.levelBits;
+    this.directoryMaskHi = directoryShift < 32 ? -1 : -1 << (directoryShift - 32);
+    this.directoryMaskLo = directoryShift < 32 ? -1 << directoryShift : 0;
+    this.pageBits = format.pageBits;
     this.pool = new TablePool(memory, 1 << format.levelBits);
     const root = this.pool.make(format.startLevel, 1 << format.startBits, this.rootBytes);
     if (root === null) throw new RangeError('no memory for the first table');
@@ -76,6 +87,10 @@ export class PageTable {
   map(iova: number, pa: number, size: number, prot: number): number {
     if (prot !== this.attributesOf) this.encode(prot);
     if (size === this.granule) return this.mapPage(highHalf(iova), iova | 0, highHalf(pa), pa | 0);
+    return this.mapRange(iova, pa, size);
+  }
+
+  private mapRange(iova: number, pa: number, size: number): number {
     let done = 0;
     while (done < size) {
       const mapped = this.mapRun(iova + done, pa + done, size - done);
@@ -95,6 +110,11 @@ export class PageTable {
    * became empty leave the tree, and are used again after `reclaim`.
    */
   unmap(iova: number, size: number): number {
+    if (size === this.granule) return this.unmapPage(highHalf(iova), iova | 0);
+    return this.unmapRange(iova, size);
+  }
+
+  private unmapRange(iova: number, size: number): number {
     let done = 0;
     while (done < size) {
       const bytes = this.unmapRun(iova + done, size - done);
@@ -160,12 +180,25 @@ export class PageTable {
       return this.error;
     }
     const { words } = node;
-    const at = node.at + (indexOf(hi, lo, this.granuleShift, this.levelMask) << 1);
+    const at = node.at | (((lo >>> this.granuleShift) & this.levelMask) << 1);
     if ((words[at] & this.present) !== 0) return PageTableError.EXISTS;
-    words[at] = paLo | this.attributesLo | this.format.pageBits;
-    words[at + 1] = paHi | this.attributesHi;
+    words[at] = paLo | this.attributesLo | this.pageBits;
+    words[at | 1] = paHi | this.attributesHi;
     node.count++;
     return PageTableError.NONE;
+  }
+
+  /** A page's size, or 0 where no page is: a block that it is a part of stays. */
+  private unmapPage(hi: number, lo: number): number {
+    const node = this.recentTable(hi, lo) ?? this.deepest(hi, lo);
+    if (node.level !== 3) return 0;
+    const { words } = node;
+    const at = node.at | (((lo >>> this.granuleShift) & this.levelMask) << 1);
+    if ((words[at] & this.present) === 0) return 0;
+    words[at] = 0;
+    words[at | 1] = 0;
+    if (--node.count === 0) this.drop(node);
+    return this.granule;
   }
 
   /** Maps as much as one table takes; 0 with `error` set. */
@@ -203,25 +236,16 @@ export class PageTable {
     type: number,
   ): number {
     const { words } = node;
-    const { present } = this;
     const start = node.at + index * 2;
-    const step = bytes | 0;
-    let lo = paLo | this.attributesLo | type;
-    let hi = paHi | this.attributesHi;
+    const end = start + count * 2;
+    const lo = paLo | this.attributesLo | type;
+    const hi = paHi | this.attributesHi;
     // The low half carries into the high one at most once in a table: two plain runs instead of a test per entry.
-    const beforeCarry = Math.floor((4294967296 - (paLo >>> 0)) / bytes);
-    let at = start;
-    let end = start + Math.min(count, beforeCarry) * 2;
-    for (let round = 0; round < 2; round++) {
-      for (; at < end; at += 2) {
-        if ((words[at] & present) !== 0) break;
-        words[at] = lo;
-        words[at + 1] = hi;
-        lo = (lo + step) | 0;
-      }
-      if (at < end) break;
-      end = start + count * 2;
-      hi = (hi + 1) | 0;
+    const carry = start + Math.min(count, Math.floor((4294967296 - (paLo >>> 0)) / bytes)) * 2;
+    let at = writeEntries(words, start, carry, lo, hi, bytes | 0, this.present);
+    if (at === carry && at < end) {
+      const behind = (lo + Math.imul((carry - start) >> 1, bytes)) | 0;
+      at = writeEntries(words, at, end, behind, hi + 1, bytes | 0, this.present);
     }
     const written = (at - start) >> 1;
     node.count += written;
@@ -244,16 +268,10 @@ export class PageTable {
     const hi = highHalf(iova);
     const lo = iova | 0;
     const node = this.recentTable(hi, lo) ?? this.deepest(hi, lo);
-    const { level, words } = node;
+    const { level } = node;
     const mask = node === this.root ? this.startMask : this.levelMask;
     const shift = this.shifts[level];
     const index = indexOf(hi, lo, shift, mask);
-    const start = node.at + index * 2;
-    if (level === 3 && left === this.granule) {
-      if ((words[start] & this.present) === 0) return 0;
-      this.erase(node, index, 1);
-      return left;
-    }
     const bytes = this.sizes[level];
     if (left < bytes || (level < 3 && iova % bytes !== 0)) return 0;
     const found = this.leaves(node, index, Math.min(mask + 1 - index, Math.floor(left / bytes)));
@@ -267,9 +285,9 @@ export class PageTable {
     const { present } = this;
     const start = node.at + index * 2;
     const end = start + count * 2;
+    if (node.level === 3) return (endOfEntries(words, start, end, present) - start) >> 1;
     let at = start;
-    if (node.level === 3) while (at < end && (words[at] & present) !== 0) at += 2;
-    else while (at < end && (words[at] & present) !== 0 && children[(at - node.at) >> 1] === null) at += 2;
+    while (at < end && (words[at] & present) !== 0 && children[(at - node.at) >> 1] === null) at += 2;
     return (at - start) >> 1;
   }
 
@@ -286,20 +304,25 @@ export class PageTable {
 
   /** The table of pages of an address, if it is the last one or below the last directory. */
   private recentTable(hi: number, lo: number): TableNode | null {
-    if (keyOf(hi, lo, this.recentShift) === this.recentKey && this.recent !== null) return this.recent;
+    if ((lo & this.recentMask) === this.recentLo && hi === this.recentHi && this.recent !== null) return this.recent;
     const { directory } = this;
-    if (directory === null || keyOf(hi, lo, this.directoryShift) !== this.directoryKey) return null;
-    const node = directory.children[indexOf(hi, lo, this.shifts[2], this.directoryMask)];
+    if ((lo & this.directoryMaskLo) !== this.directoryLo || (hi & this.directoryMaskHi) !== this.directoryHi)
+      return null;
+    if (directory === null) return null;
+    const shift = this.tableShift;
+    const node = directory.children[((lo >>> shift) | (hi << (32 - shift))) & this.directoryMask];
     if (node !== null) this.remember(node, hi, lo);
     return node;
   }
 
   private remember(node: TableNode, hi: number, lo: number): void {
     this.recent = node;
-    this.recentKey = keyOf(hi, lo, this.recentShift);
+    this.recentHi = hi;
+    this.recentLo = lo & this.recentMask;
     if (node.parent !== this.directory) {
       this.directory = node.parent;
-      this.directoryKey = keyOf(hi, lo, this.directoryShift);
+      this.directoryHi = hi & this.directoryMaskHi;
+      this.directoryLo = lo & this.directoryMaskLo;
     }
   }
 
@@ -384,9 +407,52 @@ export class PageTable {
   }
 }
 
-/** The bits of an address from 2^shift on. */
-const keyOf = (hi: number, lo: number, shift: number): number =>
-  shift >= 32 ? hi >>> (shift - 32) : (hi << (32 - shift)) | (lo >>> shift);
+/**
+ * Writes leaves into the words from `at` to `end`, each `step` above the one before; answers where it ended, before an entry that exists.
+ * Four at a time: each turn of a loop asks V8's stack guard and loads the array's pointer and length anew.
+ */
+function writeEntries(
+  words: Int32Array,
+  at: number,
+  end: number,
+  lo: number,
+  hi: number,
+  step: number,
+  present: number,
+): number {
+  let word = at;
+  let entry = lo;
+  for (; word + 8 <= end; word += 8) {
+    if (((words[word] | words[word + 2] | words[word + 4] | words[word + 6]) & present) !== 0) break;
+    words[word] = entry;
+    words[word + 1] = hi;
+    entry = (entry + step) | 0;
+    words[word + 2] = entry;
+    words[word + 3] = hi;
+    entry = (entry + step) | 0;
+    words[word + 4] = entry;
+    words[word + 5] = hi;
+    entry = (entry + step) | 0;
+    words[word + 6] = entry;
+    words[word + 7] = hi;
+    entry = (entry + step) | 0;
+  }
+  for (; word < end && (words[word] & present) === 0; word += 2) {
+    words[word] = entry;
+    words[word + 1] = hi;
+    entry = (entry + step) | 0;
+  }
+  return word;
+}
+
+/** Where the entries from `at` on end: `end`, or the first that is not present. */
+function endOfEntries(words: Int32Array, at: number, end: number, present: number): number {
+  let word = at;
+  while (word + 8 <= end && (words[word] & words[word + 2] & words[word + 4] & words[word + 6] & present) !== 0)
+    word += 8;
+  while (word < end && (words[word] & present) !== 0) word += 2;
+  return word;
+}
 
 /** Index of an address in a table whose entries map 2^shift bytes. */
 function indexOf(hi: number, lo: number, shift: number, mask: number): number {
