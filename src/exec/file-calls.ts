@@ -45,8 +45,12 @@ export function fileCalls(session: Session): Partial<Record<CallName, Handler>> 
     mmap: (call) => calls.mmap(call),
     dup: (call) => calls.duplicate(call, false),
     fcntl: (call) => calls.duplicate(call, call.int(1) === F_DUPFD_CLOEXEC),
-    dup2: () => PROCEED,
-    dup3: () => PROCEED,
+    dup2: () => calls.forget(),
+    dup3: () => calls.forget(),
+    close: () => calls.forget(),
+    close_range: () => calls.forget(),
+    execve: () => calls.forget(),
+    execveat: () => calls.forget(),
   };
 }
 
@@ -55,6 +59,12 @@ class FileCalls {
 
   constructor(session: Session) {
     this.session = session;
+  }
+
+  /** Descriptors are about to change: what they stand for is looked up again. */
+  forget(): number {
+    this.session.files.forgetDescriptors();
+    return PROCEED;
   }
 
   ioctl(call: SeccompListener): number {

@@ -90,6 +90,16 @@ describe.each(['x64', 'arm64'])('the filter of %s', (architecture) => {
     expect(verdict(architecture, 'fcntl', [5, 0])).toBe(ALLOW);
   });
 
+  it('stops where a descriptor may begin to stand for something else', () => {
+    expect(verdict(architecture, 'close', [900])).toBe(NOTIFY);
+    expect(verdict(architecture, 'close', [7])).toBe(ALLOW);
+    expect(verdict(architecture, 'dup3', [900, 7])).toBe(NOTIFY);
+    expect(verdict(architecture, 'dup3', [7, 900])).toBe(NOTIFY);
+    expect(verdict(architecture, 'dup3', [7, 8])).toBe(ALLOW);
+    expect(verdict(architecture, 'close_range')).toBe(NOTIFY);
+    expect(verdict(architecture, 'execve')).toBe(NOTIFY);
+  });
+
   it('stops on paths, and on nothing that it does not know', () => {
     for (const name of ['openat', 'newfstatat', 'statx', 'readlinkat', 'faccessat2'] as const)
       expect(verdict(architecture, name)).toBe(NOTIFY);

@@ -51,18 +51,7 @@ const PATHS: readonly CallName[] = [
   'listxattr',
   'llistxattr',
 ];
-const ON_DESCRIPTOR: readonly CallName[] = [
-  'read',
-  'fstat',
-  'lseek',
-  'readv',
-  'writev',
-  'dup',
-  'dup2',
-  'dup3',
-  'preadv',
-  'pwritev',
-];
+const ON_DESCRIPTOR: readonly CallName[] = ['read', 'fstat', 'lseek', 'readv', 'writev', 'dup', 'preadv', 'pwritev'];
 
 /** F_DUPFD and F_DUPFD_CLOEXEC. */
 const DUPLICATE = [0, 1030];
@@ -108,6 +97,13 @@ export function buildFilter({ audit, numbers }: CallTable, range: FdRange): Uint
         ...inRange(range, 4, 'allow'),
       ],
     ],
+    // What a descriptor stands for is remembered until one of these.
+    ['close', inRange(range, 0, 'allow')],
+    ['dup2', [...inRange(range, 0, 'other'), ...inRange(range, 1, 'allow')]],
+    ['dup3', [...inRange(range, 0, 'other'), ...inRange(range, 1, 'allow')]],
+    ['close_range', []],
+    ['execve', []],
+    ['execveat', []],
     ['munmap', []],
     ['mremap', []],
     ['madvise', [{ code: LOAD, k: argument(2) }, ...anyOf(DISCARD)]],

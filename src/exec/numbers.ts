@@ -34,11 +34,19 @@ export type CallName =
   | 'getxattr'
   | 'lgetxattr'
   | 'listxattr'
-  | 'llistxattr';
+  | 'llistxattr'
+  | 'close'
+  | 'close_range'
+  | 'execve'
+  | 'execveat';
 
 export type CallNumbers = Readonly<Partial<Record<CallName, number>>>;
 
 const X64: CallNumbers = {
+  close: 3,
+  close_range: 436,
+  execve: 59,
+  execveat: 322,
   read: 0,
   write: 1,
   open: 2,
@@ -77,6 +85,10 @@ const X64: CallNumbers = {
 };
 
 const ARM64: CallNumbers = {
+  close: 57,
+  close_range: 436,
+  execve: 221,
+  execveat: 281,
   getxattr: 8,
   lgetxattr: 9,
   listxattr: 11,

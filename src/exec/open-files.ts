@@ -27,6 +27,8 @@ export class OpenFiles {
   private readonly pattern = new RegExp(`^/memfd:${this.mark}(\\d+) `);
   private readonly byId = new Map<number, OpenFile>();
   private readonly byWatch = new Map<number, OpenFile>();
+  /** By thread and descriptor. */
+  private readonly remembered = new Map<number, OpenFile>();
   /** Called when a file is about to be released. */
   onRelease: (open: OpenFile) => void = () => {};
   private nextId = 1;
@@ -46,6 +48,7 @@ export class OpenFiles {
    * The file gains a reference that ends with the program's last descriptor.
    */
   install(file: File, give: (fd: number) => number): number {
+    this.forgetDescriptors();
     const id = this.nextId;
     this.nextId += 1;
     const created = this.libc.memfd(`${this.mark}${id}`, 0);
@@ -70,8 +73,22 @@ export class OpenFiles {
     return given;
   }
 
-  /** The simulated file behind a descriptor of a process, or null. */
+  /** The simulated file behind a descriptor of a thread, or null. Remembered until `forgetDescriptors`. */
   resolve(pid: number, fd: number): OpenFile | null {
+    const key = pid * 0x1_0000 + fd;
+    const known = this.remembered.get(key);
+    if (known !== undefined) return known;
+    const found = this.lookUp(pid, fd);
+    if (found !== null && fd >= 0 && fd < 0x1_0000) this.remembered.set(key, found);
+    return found;
+  }
+
+  /** A descriptor may stand for something else from now on: one was closed, given, or replaced, or a process ended. */
+  forgetDescriptors(): void {
+    this.remembered.clear();
+  }
+
+  private lookUp(pid: number, fd: number): OpenFile | null {
     const target = this.links.read(`/proc/${pid}/fd/${fd}`);
     return target === null ? null : this.named(target);
   }
@@ -101,6 +118,7 @@ export class OpenFiles {
 
   private forget(watch: number, open: OpenFile): void {
     this.byWatch.delete(watch);
+    this.forgetDescriptors();
     this.byId.delete(open.id);
     this.inotify.forget(watch);
     this.onRelease(open);

@@ -82,6 +82,7 @@ export class Session {
         install: (process, file) => this.files.install(file, (fd) => this.give(process, fd, this.closeOnExec)),
       },
       waiter,
+      onEnd: () => this.files.forgetDescriptors(),
     });
   }
 
@@ -90,6 +91,7 @@ export class Session {
     this.call = call;
     this.inHand = null;
     this.counts.calls += 1;
+    // What was closed before the call is released before it is served, also when the call that woke the supervisor was another one.
     this.files.collect();
   }
 
@@ -114,6 +116,7 @@ export class Session {
   /** Puts a copy of `fd` into the program at one of the numbers that stop; the number, or -EMFILE. */
   give(process: ForeignProcess, fd: number, closeOnExec: boolean): number {
     if (this.call === null) return -ERRNO.EMFILE;
+    this.files.forgetDescriptors();
     for (let at = this.range.first; at < this.range.end; at += 1) {
       if (this.links.read(`/proc/${process.tgid}/fd/${at}`) === null) return this.call.inject(fd, closeOnExec, at);
     }

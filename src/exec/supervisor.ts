@@ -36,7 +36,7 @@ export class Supervisor {
   private readonly waiting = new Map<number, () => void>();
   private listener: SeccompListener | null = null;
   private ended = false;
-  private readonly started = process.hrtime.bigint();
+  private readonly started = performance.now();
 
   constructor(host: Host, libc: Libc, options: SupervisorOptions) {
     this.libc = libc;
@@ -85,11 +85,16 @@ export class Supervisor {
   }
 
   private dispatch(count: number): void {
+    const { listener, epoll } = this;
+    if (count === 1 && listener !== null && epoll.ready(0) === listener.fd && !epoll.hungUp(0)) {
+      this.serve(listener);
+      return;
+    }
     const ready: number[] = [];
     for (let i = 0; i < count; i += 1) {
-      const fd = this.epoll.ready(i);
+      const fd = epoll.ready(i);
       // Every program of the filter is gone.
-      if (fd === this.listener?.fd && this.epoll.hungUp(i)) this.stop(fd);
+      if (fd === listener?.fd && epoll.hungUp(i)) this.stop(fd);
       else ready.push(fd);
     }
     for (const fd of ready) this.waiting.get(fd)?.();
@@ -128,7 +133,7 @@ export class Supervisor {
   /** The simulated clock follows the real one. */
   private advance(): void {
     const { clock } = this.session.host.machine;
-    const now = Number(process.hrtime.bigint() - this.started);
+    const now = Math.floor((performance.now() - this.started) * 1e6);
     if (now > clock.now()) clock.advance(now - clock.now());
     this.session.settle();
   }

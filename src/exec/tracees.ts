@@ -14,6 +14,8 @@ export interface TraceeNeeds {
   readonly access: MemoryAccess;
   readonly descriptors: Descriptors;
   readonly waiter: Waiter;
+  /** A process has ended. */
+  readonly onEnd: () => void;
 }
 
 export class Tracees {
@@ -69,6 +71,7 @@ export class Tracees {
     this.byPid.delete(process.tgid);
     for (const [thread, of] of [...this.byThread]) if (of === process) this.byThread.delete(thread);
     this.needs.waiter.stop(process.pidfd);
+    this.needs.onEnd();
     this.needs.kernel.exit(process);
   }
 }
