@@ -28,12 +28,12 @@ for (let i = 0; i < SAMPLES; i++) {
 const HIGH = highHalf(BASE);
 
 /** One object for all, as a device has it. */
-const tx = new Transaction();
-tx.requester = SID;
-tx.access = Access.WRITE;
-tx.iovaHi = HIGH;
+const transaction = new Transaction();
+transaction.requester = SID;
+transaction.access = Access.WRITE;
+transaction.iovaHi = HIGH;
 
-function translate(iommu, addresses, from, end) {
+function translate(iommu, tx, addresses, from, end) {
   const mask = SAMPLES - 1;
   let mixed = 0;
   for (let n = from; n < end; n++) {
@@ -64,8 +64,8 @@ function walk(by, addresses, from, end) {
 }
 
 serveRounds({
-  hit: (n) => inSlices(n, (from, end) => translate(smmu, narrow, from, end)),
-  miss: (n) => inSlices(n, (from, end) => translate(smmu, wide, from, end)),
+  hit: (n) => inSlices(n, (from, end) => translate(smmu, transaction, narrow, from, end)),
+  miss: (n) => inSlices(n, (from, end) => translate(smmu, transaction, wide, from, end)),
   'walk-1G': (n) => inSlices(n, (from, end) => walk(walker, wide, from, end)),
   'walk-4M': (n) => inSlices(n, (from, end) => walk(walker, narrow, from, end)),
 });

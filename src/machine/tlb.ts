@@ -21,17 +21,23 @@ export const tlbHash = (id: number): number => (id ^ (id >>> 13)) & MASK;
 /** Words of an entry: one cache line holds two, and a hit looks at one array. */
 const WORDS_LOG2 = 3;
 /**
- * Word of an entry: page bits 31:12 of the input address and the regime; its high half; the tag of {@link tlbId}; the output's halves;
- * permissions (RWX unprivileged at bit 0, privileged at bit 4); log2 of the leaf that an invalidation by address must touch, bit 8: global.
+ * Word of an entry: page bits 31:12 of the input address and the regime; its high half; the tag of {@link tlbId}; page bits 31:12 of the
+ * output and the permissions (RWX unprivileged at bit 0, privileged at bit 4); its high half; log2 of the leaf that an invalidation by
+ * address must touch, bit 8: global.
  */
-export const TlbWord = { TAG_LO: 0, TAG_HI: 1, TAG_ID: 2, PA_LO: 3, PA_HI: 4, PERMS: 5, LEAF: 6 } as const;
+export const TlbWord = { TAG_LO: 0, TAG_HI: 1, TAG_ID: 2, PA_LO: 3, PA_HI: 4, LEAF: 5 } as const;
+const PERMS = 0xff;
 
 /** The entry of an address: index of its first word. */
 export const tlbIndex = (hi: number, lo: number, hash: number): number =>
   (((lo >>> 12) ^ (lo >>> 24) ^ (hi << 3) ^ hash) & MASK) << WORDS_LOG2;
 
 /** Slots of a direct-mapped cache of stream contexts. */
-export const CONTEXT_SLOTS = 4096;
+const CONTEXT_SLOTS = 4096;
+
+/** Such a cache with `nothing` in each slot, and never without an element: V8 then asks for no holes. */
+export const contextSlots = <Context>(nothing: Context): Context[] =>
+  Array.from({ length: CONTEXT_SLOTS }, () => nothing);
 
 /**
  * The slot of a stream and substream (-1: none). Multiplied, since stream ids differ in their upper bits when every function has a
@@ -68,8 +74,7 @@ export class Tlb {
   fillOutput(at: number, paHi: number, paLo: number, perms: number): void {
     const { words } = this;
     words[at + TlbWord.PA_HI] = paHi;
-    words[at + TlbWord.PA_LO] = paLo & -4096;
-    words[at + TlbWord.PERMS] = perms;
+    words[at + TlbWord.PA_LO] = (paLo & -4096) | perms;
   }
 
   /** Has the entry this tag? The hot path asks the same inline. */
@@ -81,7 +86,7 @@ export class Tlb {
   }
 
   perms(at: number): number {
-    return this.words[at + TlbWord.PERMS];
+    return this.words[at + TlbWord.PA_LO] & PERMS;
   }
 
   paHi(at: number): number {
@@ -90,7 +95,7 @@ export class Tlb {
 
   /** Low half of the output page. */
   paLo(at: number): number {
-    return this.words[at + TlbWord.PA_LO];
+    return this.words[at + TlbWord.PA_LO] & -4096;
   }
 
   /** Entries in use; for tests and for people. */

@@ -12,7 +12,7 @@ import type { TranslationOutcome } from '../../ports/outcome.ts';
 import type { Tap } from '../../ports/tap.ts';
 import { Access, Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { SmmuSpec } from '../spec.ts';
-import { CONTEXT_SLOTS, contextSlot, Regime, Tlb, tlbIndex } from '../tlb.ts';
+import { contextSlot, contextSlots, Regime, Tlb, tlbIndex } from '../tlb.ts';
 import { ConfigurationCache, type ConfigurationFault, ConfigurationReader } from './configuration.ts';
 import { NO_CONTEXT, type StreamContext, stage1Of, walkHi } from './context.ts';
 import { EventQueue, Written } from './event-queue.ts';
@@ -48,8 +48,8 @@ export class Smmu implements Iommu {
   /** Where a write that was stalled goes when software retries it. */
   private bus: Bus | null = null;
   declare private readonly state: SmmuRegisters;
-  private readonly cached: StreamContext[] = new Array<StreamContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
-  private readonly nothing: StreamContext[] = new Array<StreamContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
+  private readonly cached: StreamContext[] = contextSlots(NO_CONTEXT);
+  private readonly nothing: StreamContext[] = contextSlots(NO_CONTEXT);
   /** What the hot path looks at: the cache, or nothing while SMMUEN is 0. */
   private contexts: StreamContext[] = this.nothing;
   private readonly configuration = new ConfigurationCache();
@@ -100,13 +100,15 @@ export class Smmu implements Iommu {
       if (
         words[at] === ((iovaLo & -4096) | context.regime) &&
         words[at + 1] === iovaHi &&
-        words[at + 2] === context.id &&
-        (tx.access & 7 & ~(words[at + 5] >>> ((tx.access & 8) >>> 1))) === 0
+        words[at + 2] === context.id
       ) {
         const page = words[at + 3];
-        tx.paHi = words[at + 4];
-        tx.paLo = page | (iovaLo & 4095);
-        return 0;
+        const { access } = tx;
+        if ((access & 7 & ~(page >>> ((access & 8) >>> 1))) === 0) {
+          tx.paHi = words[at + 4];
+          tx.paLo = (page & -4096) | (iovaLo & 4095);
+          return 0;
+        }
       }
     }
     return this.miss(tx);

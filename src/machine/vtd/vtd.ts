@@ -11,7 +11,7 @@ import type { TranslationOutcome, WalkStep } from '../../ports/outcome.ts';
 import type { Tap } from '../../ports/tap.ts';
 import { Access, Status, type StatusCode, type Transaction } from '../../ports/transaction.ts';
 import type { VtdSpec } from '../spec.ts';
-import { CONTEXT_SLOTS, contextSlot, Regime, Tlb, tlbIndex } from '../tlb.ts';
+import { contextSlot, contextSlots, Regime, Tlb, tlbIndex } from '../tlb.ts';
 import { ContextReader, NO_CONTEXT, type SourceContext } from './context.ts';
 import { FaultRecording } from './faults.ts';
 import { VtdRegisters } from './registers.ts';
@@ -46,8 +46,8 @@ export class Vtd implements Iommu {
   declare private readonly base: number;
   declare private readonly width: number;
   declare private readonly state: VtdRegisters;
-  private readonly cached: SourceContext[] = new Array<SourceContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
-  private readonly nothing: SourceContext[] = new Array<SourceContext>(CONTEXT_SLOTS).fill(NO_CONTEXT);
+  private readonly cached: SourceContext[] = contextSlots(NO_CONTEXT);
+  private readonly nothing: SourceContext[] = contextSlots(NO_CONTEXT);
   /** What the hot path looks at: the cache, or nothing while translation is off. */
   private contexts: SourceContext[] = this.nothing;
   declare private readonly reader: ContextReader;
@@ -99,13 +99,14 @@ export class Vtd implements Iommu {
       if (
         words[at] === ((iovaLo & -4096) | context.regime) &&
         words[at + 1] === iovaHi &&
-        words[at + 2] === context.id &&
-        (tx.access & 3 & ~words[at + 5]) === 0
+        words[at + 2] === context.id
       ) {
         const page = words[at + 3];
-        tx.paHi = words[at + 4];
-        tx.paLo = page | (iovaLo & 4095);
-        return 0;
+        if ((tx.access & 3 & ~page) === 0) {
+          tx.paHi = words[at + 4];
+          tx.paLo = (page & -4096) | (iovaLo & 4095);
+          return 0;
+        }
       }
     }
     return this.miss(tx);
@@ -226,7 +227,7 @@ export class Vtd implements Iommu {
   private dropContexts(granularity: number, domain: number, source: number, functionMask: number): void {
     const { cached } = this;
     const ignored = [0, 4, 6, 7][functionMask];
-    for (let i = 0; i < CONTEXT_SLOTS; i++) {
+    for (let i = 0; i < this.cached.length; i++) {
       const context = cached[i];
       const matches =
         granularity === Granularity.GLOBAL ||
