@@ -2,7 +2,7 @@
  * Packages of Debian unstable, without installing any: apt with a configuration, lists and cache of its own. apt checks the
  * archive's signature and each package's hash; nothing of the system is touched, and no rights are needed.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheDirectory, made } from './cache.mjs';
 import { run, which } from './command.mjs';
@@ -70,7 +70,10 @@ export class Debian {
       const before = new Set(readdirSync(debs));
       run('apt-get', ['download', '-q', ...versions], { env: this.environment, cwd: debs });
       const wanted = names.map((name) => debFile(debs, name, this.#known(name), before));
-      for (const file of wanted) run('dpkg-deb', ['-x', join(debs, file), into]);
+      for (const file of wanted) {
+        run('dpkg-deb', ['-x', join(debs, file), into]);
+        rmSync(join(debs, file));
+      }
     });
     return { path, versions };
   }
@@ -79,17 +82,15 @@ export class Debian {
   async unpackWithDependencies(label, names) {
     const versions = names.map((name) => `${name}=${this.#known(name)}`);
     return made(`${label}-${versions.map(short).join('+')}`.slice(0, 200), (into) => {
-      run('apt-get', ['install', '-y', '-q', '--download-only', ...versions], { env: this.environment });
-      const archives = join(this.root, 'cache/archives');
-      const uris = run('apt-get', ['install', '-y', '--print-uris', '--reinstall', ...versions], {
-        env: this.environment,
-      });
-      const listed = new Set([...uris.matchAll(/^'[^']+' (\S+\.deb) /gm)].map(([, file]) => file));
-      // With nothing left to fetch apt lists nothing: then all that lies there belongs to it.
-      const files = readdirSync(archives).filter(
-        (file) => file.endsWith('.deb') && (listed.size === 0 || listed.has(file)),
-      );
-      for (const file of files) run('dpkg-deb', ['-x', join(archives, file), into]);
+      // A directory of their own: all that lies in it in the end belongs to it.
+      const archives = join(into, '.archives');
+      mkdirSync(join(archives, 'partial'), { recursive: true });
+      const place = ['-o', `Dir::Cache::archives=${archives}/`];
+      run('apt-get', ['install', '-y', '-q', '--download-only', ...place, ...versions], { env: this.environment });
+      for (const file of readdirSync(archives).filter((name) => name.endsWith('.deb'))) {
+        run('dpkg-deb', ['-x', join(archives, file), into]);
+      }
+      rmSync(archives, { recursive: true });
     });
   }
 

@@ -1,5 +1,5 @@
 /** Packages of the npm registry for the guest's architecture, unpacked. npm checks their integrity. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheDirectory, made } from './cache.mjs';
 import { run } from './command.mjs';
@@ -16,6 +16,7 @@ export async function npmPackage(spec) {
     );
     if (packed.integrity !== known.integrity) throw new Error(`${spec}: ${packed.integrity} is not ${known.integrity}`);
     run('tar', ['-xzf', join(tarballs, packed.filename), '-C', into, '--strip-components=1', '--no-same-owner']);
+    rmSync(join(tarballs, packed.filename));
   });
   return { ...known, path };
 }
