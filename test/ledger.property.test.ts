@@ -9,7 +9,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { PresetName } from '../src/machine/presets.ts';
 import { DriverOwner } from './support/driver-owner.ts';
-import { GuestOwner } from './support/guest-owner.ts';
+import { GuestOwner, IommufdGuestOwner } from './support/guest-owner.ts';
 import { type Owner, type Step, World } from './support/world.ts';
 
 const PROGRAMS = Number(process.env['BELFRY_PROGRAMS'] ?? 1);
@@ -72,7 +72,7 @@ function run(world: World, owner: Owner, steps: readonly Step[], observed: boole
   world.checkNothingLeft();
 }
 
-const OWNERS = { driver: DriverOwner, guest: GuestOwner } as const;
+const OWNERS = { driver: DriverOwner, guest: GuestOwner, 'guest on iommufd': IommufdGuestOwner } as const;
 
 describe('sent = delivered + coalesced + pending + lost, at every step of any program', () => {
   it.each([
@@ -82,6 +82,9 @@ describe('sent = delivered + coalesced + pending + lost, at every step of any pr
     ['guest', 'arm-its', 150],
     ['guest', 'arm-v2m', 40],
     ['guest', 'x86', 60],
+    ['guest on iommufd', 'arm-its', 100],
+    ['guest on iommufd', 'arm-v2m', 20],
+    ['guest on iommufd', 'x86', 20],
   ] as const)('a %s on %s: %i programs', (kind, name, programs) => {
     const worlds = new Worlds(name);
     const total = { sent: 0, delivered: 0 };

@@ -6,6 +6,7 @@ import { VfioError } from '../../src/vfio/index.ts';
 import {
   type AssignedDevice,
   GuestDriver,
+  type GuestIommu,
   type GuestVectors,
   q35Map,
   VirtualMachine,
@@ -67,14 +68,14 @@ export class GuestOwner implements Owner {
   private value = 0;
 
   /** MSI-X of both devices enabled when `armed`. */
-  constructor(world: World, armed: boolean) {
+  constructor(world: World, armed: boolean, iommu: GuestIommu = 'type1') {
     this.world = world;
     const { process, kernel } = world.host.process({ comm: 'vmm' });
     const { spec } = world.host.machine;
     const arm = virtMap({ ram: RAM, ...(spec.name === 'arm-v2m' ? { msi: 'v2m', gic: 2 } : {}) });
     const map = spec.architecture === 'x86' ? q35Map({ ram: RAM }) : arm;
     this.process = process;
-    this.vm = VirtualMachine.create(kernel, { map, guestPort: world.host.kvm.guestPort(process) });
+    this.vm = VirtualMachine.create(kernel, { map, iommu, guestPort: world.host.kvm.guestPort(process) });
     this.ram = map.ram[0]!.base;
     this.target = this.ram + 0x1_0000;
     this.devices = world.names.map((name, index) => {
@@ -217,5 +218,12 @@ export class GuestOwner implements Owner {
   private numbers(index: number): Uint32Array {
     const bytes = this.vm.memory(this.ram + index * PAGE, 4 * (VECTORS + 1))!;
     return new Uint32Array(bytes.buffer, bytes.byteOffset, VECTORS + 1);
+  }
+}
+
+/** The same by the devices' own files. */
+export class IommufdGuestOwner extends GuestOwner {
+  constructor(world: World, armed: boolean) {
+    super(world, armed, 'iommufd');
   }
 }
