@@ -37,7 +37,9 @@ function prune() {
   for (const name of readdirSync(dist, { recursive: true })) {
     const source = /^(.*)\.(?:d\.ts|js)$/.exec(name)?.[1];
     if (source === undefined) continue;
-    const forTests = /(?:^|[\\/])(?:testing[\\/]|testing$|test-[^\\/]*$)|-fixture$|\.test$/.test(source);
+    const forTests = /(?:^|[\\/])(?:testing[\\/]|testing$|test-(?:context|host|requests|vm)$)|-fixture$|\.test$/.test(
+      source,
+    );
     if (forTests || !existsSync(join(root, 'src', `${source}.ts`))) rmSync(join(dist, name), { force: true });
   }
 }

@@ -66,6 +66,15 @@ async function dispatch(): Promise<number> {
 
 /** What a user did wrong in a file or a set-up: told in a sentence, without a stack trace. */
 function isPlainProblem(error: unknown): error is Error {
-  const names = new Set(['MachineError', 'CaptureError', 'VfioError', 'GuestMapError', 'GuestError', 'ProblemError']);
+  const names = new Set([
+    'MachineError',
+    'CaptureError',
+    'VfioError',
+    'GuestMapError',
+    'GuestError',
+    'ProblemError',
+    'LinuxUnavailable',
+    'LibcUnavailable',
+  ]);
   return error instanceof Error && names.has(error.name);
 }

@@ -118,8 +118,14 @@ describe('RamMemory', () => {
     const memory = machine();
     const carried = new Uint8Array(0x2000);
     memory.addBacking(0x9000_0000, 0x2000, {
-      read: (offset, into) => (into.set(carried.subarray(offset, offset + into.length)), true),
-      write: (offset, from) => (carried.set(from, offset), true),
+      read(offset, into) {
+        into.set(carried.subarray(offset, offset + into.length));
+        return true;
+      },
+      write(offset, from) {
+        carried.set(from, offset);
+        return true;
+      },
     });
     expect(memory.write64(0x9000_0ff8, 0x04030201, 0x08070605)).toBe(true);
     expect([...carried.subarray(0xff8, 0x1000)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
