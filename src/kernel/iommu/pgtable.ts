@@ -409,7 +409,8 @@ export class PageTable {
 
 /**
  * Writes leaves into the words from `at` to `end`, each `step` above the one before; answers where it ended, before an entry that exists.
- * Four at a time: each turn of a loop asks V8's stack guard and loads the array's pointer and length anew.
+ * Four at a time: each turn of a loop asks V8's stack guard and loads the array's pointer and length anew. `| 0` makes the arguments
+ * integers before the loop, where V8 has no other way to know it.
  */
 function writeEntries(
   words: Int32Array,
@@ -420,37 +421,43 @@ function writeEntries(
   step: number,
   present: number,
 ): number {
-  let word = at;
-  let entry = lo;
-  for (; word + 8 <= end; word += 8) {
-    if (((words[word] | words[word + 2] | words[word + 4] | words[word + 6]) & present) !== 0) break;
+  const last = end | 0;
+  const upper = hi | 0;
+  const distance = step | 0;
+  const mask = present | 0;
+  let word = at | 0;
+  let entry = lo | 0;
+  for (; word + 8 <= last; word += 8) {
+    if (((words[word] | words[word + 2] | words[word + 4] | words[word + 6]) & mask) !== 0) break;
     words[word] = entry;
-    words[word + 1] = hi;
-    entry = (entry + step) | 0;
+    words[word + 1] = upper;
+    entry = (entry + distance) | 0;
     words[word + 2] = entry;
-    words[word + 3] = hi;
-    entry = (entry + step) | 0;
+    words[word + 3] = upper;
+    entry = (entry + distance) | 0;
     words[word + 4] = entry;
-    words[word + 5] = hi;
-    entry = (entry + step) | 0;
+    words[word + 5] = upper;
+    entry = (entry + distance) | 0;
     words[word + 6] = entry;
-    words[word + 7] = hi;
-    entry = (entry + step) | 0;
+    words[word + 7] = upper;
+    entry = (entry + distance) | 0;
   }
-  for (; word < end && (words[word] & present) === 0; word += 2) {
+  for (; word < last && (words[word] & mask) === 0; word += 2) {
     words[word] = entry;
-    words[word + 1] = hi;
-    entry = (entry + step) | 0;
+    words[word + 1] = upper;
+    entry = (entry + distance) | 0;
   }
   return word;
 }
 
 /** Where the entries from `at` on end: `end`, or the first that is not present. */
 function endOfEntries(words: Int32Array, at: number, end: number, present: number): number {
-  let word = at;
-  while (word + 8 <= end && (words[word] & words[word + 2] & words[word + 4] & words[word + 6] & present) !== 0)
+  const last = end | 0;
+  const mask = present | 0;
+  let word = at | 0;
+  while (word + 8 <= last && (words[word] & words[word + 2] & words[word + 4] & words[word + 6] & mask) !== 0)
     word += 8;
-  while (word < end && (words[word] & present) !== 0) word += 2;
+  while (word < last && (words[word] & mask) !== 0) word += 2;
   return word;
 }
 
