@@ -97,9 +97,11 @@ function doAttach(device: IommufdDevice, hwpt: Hwpt): null | number {
   const { ioas } = hwpt.paging;
   const reserved = enforceReserved(device, ioas);
   if (reserved < 0) return reserved;
-  const error = igroup.attached.length > 0 ? 0 : enter(igroup, hwpt);
+  const doorbells = setupMsi(igroup, [device], hwpt.paging);
+  const error = doorbells < 0 || igroup.attached.length > 0 ? doorbells : enter(igroup, hwpt);
   if (error < 0) {
     ioas.iopt.unreserve(device);
+    device.swMsiStart = null;
     return error;
   }
   igroup.hwpt = hwpt;
@@ -108,11 +110,9 @@ function doAttach(device: IommufdDevice, hwpt: Hwpt): null | number {
   return null;
 }
 
-/** The group's first device: doorbells, then the switch. 0, or -errno with nothing changed. */
+/** The group's first device, whose doorbells stand already. 0, or -errno with nothing changed. */
 function enter(igroup: IommufdGroup, hwpt: Hwpt): number {
   const { refusals } = igroup.ctx.context;
-  const doorbells = setupMsi(igroup, hwpt.paging);
-  if (doorbells < 0) return doorbells;
   return switchTo(igroup, hwpt, (domain) => {
     const error = igroup.group.attach(domain);
     return error < 0 ? refusals.passOn(error, `group ${igroup.group.id} cannot be attached to HWPT ${hwpt.id}`) : 0;
@@ -130,6 +130,7 @@ function leave(device: IommufdDevice, hwpt: Hwpt): void {
     routeEvents(igroup, null);
   }
   hwpt.paging.ioas.iopt.unreserve(device);
+  device.swMsiStart = null;
 }
 
 /** iommufd_device_do_replace. */
@@ -144,7 +145,7 @@ function doReplace(device: IommufdDevice, hwpt: Hwpt): Hwpt | null | number {
   const { ioas } = hwpt.paging;
   const oldIoas = old.paging.ioas;
   const reserved = ioas === oldIoas ? 0 : reserveAll(igroup, ioas);
-  const doorbells = reserved < 0 ? reserved : setupMsi(igroup, hwpt.paging);
+  const doorbells = reserved < 0 ? reserved : setupMsi(igroup, igroup.attached, hwpt.paging);
   const error = doorbells < 0 ? doorbells : switchTo(igroup, hwpt, (domain) => igroup.group.replace(domain));
   if (ioas !== oldIoas) for (const each of igroup.attached) (error < 0 ? ioas : oldIoas).iopt.unreserve(each);
   if (error < 0) return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);

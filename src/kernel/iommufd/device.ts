@@ -6,6 +6,7 @@ import type { IommufdContext } from './context.ts';
 import type { IommufdGroup } from './group.ts';
 import { isCoherent } from './hw-info.ts';
 import { IommufdObject } from './object.ts';
+import { SwMsiWindow } from './sw-msi-window.ts';
 import type { Vdevice } from './vdevice.ts';
 
 export class IommufdDevice extends IommufdObject {
@@ -15,6 +16,10 @@ export class IommufdDevice extends IommufdObject {
   readonly igroup: IommufdGroup;
   /** What it is called in a virtual IOMMU, or null. */
   vdevice: Vdevice | null = null;
+  /** Where the options SW_MSI_START and SW_MSI_SIZE move the window for doorbells. */
+  readonly windowOption = new SwMsiWindow();
+  /** Start of the software MSI window while attached, or null: the platform's MSIs need no doorbell mapping (sw_msi_start is PHYS_ADDR_MAX). */
+  swMsiStart: bigint | null = null;
 
   constructor(ctx: IommufdContext, dev: PciDev, igroup: IommufdGroup) {
     super();

@@ -18,8 +18,6 @@ export class IommufdGroup {
   hwpt: Hwpt | null = null;
   /** Devices that were attached, in that order; the group moves with the first and the last. */
   readonly attached: IommufdDevice[] = [];
-  /** Start of the software MSI window, or null: the platform's MSIs need no doorbell mapping (sw_msi_start is PHYS_ADDR_MAX). */
-  swMsiStart: bigint | null = null;
   /** Doorbell pages, by id in the file's table, that vectors of the group were programmed with (required_sw_msi). */
   readonly requiredSwMsi = new Set<number>();
 

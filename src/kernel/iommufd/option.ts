@@ -1,4 +1,6 @@
 /** IOMMU_OPTION: who is charged for pinned pages, and whether an IOAS uses large pages (iommufd/ioas.c, main.c). */
+
+import { IOMMU_OPTION_SW_MSI_SIZE, IOMMU_OPTION_SW_MSI_START } from '../../uapi/belfry.ts';
 import {
   IOMMU_OPTION_HUGE_PAGES,
   IOMMU_OPTION_OP_GET,
@@ -9,6 +11,7 @@ import {
 import { copyToUser } from '../user-copy.ts';
 import type { Request } from './dispatch.ts';
 import { Ioas } from './ioas.ts';
+import { swMsiOption } from './sw-msi-option.ts';
 
 type OptionRequest = Request<typeof iommu_option>;
 
@@ -29,6 +32,9 @@ function answer(ucmd: OptionRequest): bigint | number {
   const { option_id: id } = ucmd.cmd;
   if (id === IOMMU_OPTION_RLIMIT_MODE) return rlimitMode(ucmd);
   if (id === IOMMU_OPTION_HUGE_PAGES) return hugePages(ucmd);
+  if (ucmd.ctx.context.abi === 'belfry' && (id === IOMMU_OPTION_SW_MSI_START || id === IOMMU_OPTION_SW_MSI_SIZE)) {
+    return swMsiOption(ucmd);
+  }
   return ucmd.refusals.refuse('EOPNOTSUPP', `option ${id} is neither RLIMIT_MODE 0 nor HUGE_PAGES 1`, 'option_id');
 }
 

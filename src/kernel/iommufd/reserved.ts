@@ -3,15 +3,17 @@ import type { ReservedRegion } from '../../ports/iommu.ts';
 import { doorbellRanges } from '../vfio/doorbell-ranges.ts';
 import type { IommufdDevice } from './device.ts';
 import type { Ioas } from './ioas.ts';
-import { showSpan } from './span.ts';
+import { lower, showSpan, U64_MAX } from './span.ts';
 
 /**
  * 0, or with nothing reserved -EADDRINUSE (something is mapped or promised there, or a user-given doorbell stands there) or -EINVAL (a window for
- * software MSIs and a hardware one). The group learns where its window begins.
+ * software MSIs and a hardware one). The device learns where its window begins.
  */
 export function enforceReserved(device: IommufdDevice, ioas: Ioas): number {
-  const { igroup, ctx } = device;
-  const regions = deviceRegions(device).filter((region) => region.type !== 'direct-relaxable');
+  const { ctx } = device;
+  const regions = deviceRegions(device)
+    .filter((region) => region.type !== 'direct-relaxable')
+    .map((region) => (region.type === 'sw-msi' ? device.windowOption.instead(region) : region));
   const error = doorbellConflict(device, ioas, regions) || reserveEach(device, ioas, regions);
   if (error < 0) {
     ioas.iopt.unreserve(device);
@@ -24,17 +26,18 @@ export function enforceReserved(device: IommufdDevice, ioas: Ioas): number {
     const why = `${device.dev.name} has ${software.length} software and ${hardware.length} hardware MSI regions`;
     return ctx.context.refusals.refuse('EINVAL', why, 'pt_id');
   }
-  if (software.length > 0) igroup.swMsiStart = BigInt(software[0].start);
+  if (software.length > 0) device.swMsiStart = BigInt(software[0].start);
   return 0;
 }
 
-function deviceRegions({ dev, igroup }: IommufdDevice): readonly ReservedRegion[] {
+/** iommu_get_resv_regions of the device. */
+export function deviceRegions({ dev, igroup }: IommufdDevice): readonly ReservedRegion[] {
   return igroup.group.driver?.reservedRegions(dev.requester) ?? igroup.group.reservedRegions();
 }
 
 function reserveEach(device: IommufdDevice, ioas: Ioas, regions: readonly ReservedRegion[]): number {
   for (const region of regions) {
-    const span = { start: BigInt(region.start), last: BigInt(region.end) };
+    const span = { start: BigInt(region.start), last: lower(BigInt(region.end), U64_MAX) };
     const error = ioas.iopt.reserve(span, device, region);
     if (error < 0) return error;
   }

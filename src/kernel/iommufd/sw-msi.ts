@@ -9,8 +9,10 @@ import type { MsiCookie } from '../irq/msi-cookie.ts';
 import type { MsiDesc } from '../irq/msi-desc.ts';
 import { prepared, unprepared } from '../irq/msi-desc-iova.ts';
 import type { WindowPage } from '../irq/type1-cookie.ts';
+import type { PciDev } from '../pci/pci-dev.ts';
 import { doorbellRanges } from '../vfio/doorbell-ranges.ts';
 import type { IommufdContext } from './context.ts';
+import type { IommufdDevice } from './device.ts';
 import type { IommufdGroup } from './group.ts';
 import type { HwptPaging } from './hwpt.ts';
 
@@ -75,15 +77,23 @@ function install(ctx: IommufdContext, hwpt: HwptPaging, map: SwMsiMap): number {
   return 0;
 }
 
-/** iommufd_group_setup_msi: every page that the group's vectors are programmed with, before the group translates through `hwpt`. 0 or -errno. */
-export function setupMsi(igroup: IommufdGroup, hwpt: HwptPaging): number {
-  if (igroup.swMsiStart === null) return 0;
+/**
+ * iommufd_group_setup_msi: every page that the group's vectors are programmed with, in the windows of these devices of it, before they translate
+ * through `hwpt`. 0 or -errno.
+ */
+export function setupMsi(igroup: IommufdGroup, devices: readonly IommufdDevice[], hwpt: HwptPaging): number {
   for (const map of igroup.ctx.swMsi.all) {
-    if (map.start !== igroup.swMsiStart || !igroup.requiredSwMsi.has(map.id)) continue;
+    if (!igroup.requiredSwMsi.has(map.id) || devices.every(({ swMsiStart }) => swMsiStart !== map.start)) continue;
     const error = install(igroup.ctx, hwpt, map);
     if (error < 0) return error;
   }
   return 0;
+}
+
+/** The window of an attached device; one that is not, in a group that is, shares that of the group's first. */
+function windowStart(igroup: IommufdGroup, dev: PciDev): bigint | null {
+  const own = igroup.attached.find((device) => device.dev === dev) ?? igroup.attached[0];
+  return own?.swMsiStart ?? null;
 }
 
 /** IOMMU_COOKIE_IOMMUFD: iommufd_sw_msi for the domain of a paging HWPT. */
@@ -104,8 +114,9 @@ export class IommufdCookie implements MsiCookie {
   prepare(desc: MsiDesc, doorbell: number): number {
     const group = desc.dev.iommuGroup;
     const igroup = group === null ? null : this.ctx.groupOf(group);
-    if (igroup === null || igroup.attached.length === 0 || igroup.swMsiStart === null) return unprepared(desc);
-    const map = this.ctx.swMsi.get(igroup.swMsiStart, doorbell, (iova, size) => this.isTaken(iova, size));
+    const start = igroup === null ? null : windowStart(igroup, desc.dev);
+    if (igroup === null || start === null) return unprepared(desc);
+    const map = this.ctx.swMsi.get(start, doorbell, (iova, size) => this.isTaken(iova, size));
     if (typeof map === 'number') return map;
     const error = install(this.ctx, this.hwpt, map);
     if (error < 0) return error;
