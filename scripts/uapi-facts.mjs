@@ -1,7 +1,7 @@
 // Asks a C compiler what Linux 7.2's headers say of every struct and number in src/uapi, and writes uapi.facts.json.
 //
 //   node scripts/uapi-facts.mjs                 fetch the headers (Debian's linux-libc-dev, not installed) and write the facts
-//   node scripts/uapi-facts.mjs --check         the same, but only compare; exit status 1 when they differ
+//   node scripts/uapi-facts.mjs --check         the same, but only compare; exit status 1 when they differ, 77 when they cannot be had
 //   node scripts/uapi-facts.mjs --deb <file>    a linux-libc-dev package that is already here
 //
 // Needs a Debian machine with apt-get, dpkg-deb and gcc. Nothing is installed and no system file changes: apt works on a
@@ -59,7 +59,7 @@ function fetchHeaders() {
   if (kept !== undefined) return join(cache, kept);
   const apt = privateApt();
   const updated = spawnSync('apt-get', [...apt, 'update'], { encoding: 'utf8' });
-  if (updated.error) fail('apt-get is not here; hand over the package with --deb <file>');
+  if (updated.error) skip('apt-get is not here; hand over the package with --deb <file>');
   const offered = run('apt-cache', [...apt, 'madison', PACKAGE])
     .split('\n')
     .map((line) => line.split('|')[1]?.trim() ?? '')
@@ -67,13 +67,13 @@ function fetchHeaders() {
   const version = offered.find((candidate) => candidate.startsWith(SERIES));
   if (version === undefined) {
     const found = offered.length === 0 ? 'none' : [...new Set(offered)].join(', ');
-    fail(
+    skip(
       `cannot fetch ${PACKAGE} ${SERIES}x from ${SUITES.join(' or ')} (versions found: ${found})\n${updated.stderr}`,
     );
   }
   const got = spawnSync('apt-get', [...apt, 'download', `${PACKAGE}=${version}`], { encoding: 'utf8', cwd: cache });
   const file = readdirSync(cache).find((name) => name.startsWith(`${PACKAGE}_${SERIES}`) && name.endsWith('.deb'));
-  if (got.status !== 0 || file === undefined) fail(`cannot download ${PACKAGE} ${version}\n${got.stderr}`);
+  if (got.status !== 0 || file === undefined) skip(`cannot download ${PACKAGE} ${version}\n${got.stderr}`);
   return join(cache, file);
 }
 
@@ -93,7 +93,7 @@ function privateApt() {
   ]);
   const main = targets.split('\n').find((line) => line.endsWith(`|${release.VERSION_CODENAME}|main`));
   if (release.ID !== 'debian' || main === undefined) {
-    fail('this machine has no Debian mirror configured; hand over the package with --deb <file>');
+    skip('this machine has no Debian mirror configured; hand over the package with --deb <file>');
   }
   const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
   const signed = existsSync(keyring) ? `[signed-by=${keyring}] ` : '';
@@ -247,6 +247,12 @@ function run(command, args) {
   fail(
     `${command} ${args.join(' ')}: ${result.error?.message ?? `status ${result.status}`}\n${result.stdout}${result.stderr}`,
   );
+}
+
+/** The headers cannot be had here: neither current nor stale. */
+function skip(message) {
+  console.error(`uapi-facts: skipped: ${message}`);
+  process.exit(77);
 }
 
 function fail(message) {
