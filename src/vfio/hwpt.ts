@@ -1,6 +1,7 @@
 /** A hardware page table of iommufd that user space made itself; most programs attach to the IOAS, and the kernel makes one. */
 import * as uapi from '../uapi/iommufd.ts';
 import type { CdevDevice } from './cdev-device.ts';
+import { userMemory } from './dma-memory.ts';
 import { explainHwptAlloc } from './explain-iommufd.ts';
 import type { Ioas } from './ioas.ts';
 import { Resource } from './resource.ts';
@@ -34,6 +35,29 @@ export class Hwpt extends Resource {
     const { iommufd } = ioas;
     const answer = iommufd.request(name, uapi.IOMMU_HWPT_ALLOC, uapi.iommu_hwpt_alloc, fields, explainHwptAlloc);
     return ioas.own(new Hwpt(ioas, answer.out_hwpt_id));
+  }
+
+  /**
+   * A page table whose stage 1 is in this process's memory: words 0 and 1 of a stream table entry, over the stage 2 of a virtual
+   * SMMU (arm-smmu-v3-iommufd.c `arm_vsmmu_alloc_domain_nested`). @throws VfioError
+   */
+  static nested(device: CdevDevice, ioas: Ioas, viommu: number, entry: readonly [bigint, bigint]): Hwpt {
+    const { iommufd } = ioas;
+    const data = userMemory(ioas.kernel, uapi.iommu_hwpt_arm_smmuv3.size);
+    uapi.iommu_hwpt_arm_smmuv3.write(data.bytes, { ste: [...entry] });
+    const fields = {
+      dev_id: device.id,
+      pt_id: viommu,
+      data_type: uapi.IOMMU_HWPT_DATA_ARM_SMMUV3,
+      data_len: uapi.iommu_hwpt_arm_smmuv3.size,
+      data_uptr: data.address,
+    };
+    try {
+      const answer = iommufd.request('IOMMU_HWPT_ALLOC', uapi.IOMMU_HWPT_ALLOC, uapi.iommu_hwpt_alloc, fields);
+      return ioas.own(new Hwpt(ioas, answer.out_hwpt_id));
+    } finally {
+      data.free();
+    }
   }
 
   get label(): string {

@@ -24,8 +24,17 @@ export { type CopyOptions, Ioas } from './ioas.ts';
 export { type IommuInfo, type IovaRange, parseIommuInfo } from './iommu-info.ts';
 export { Iommufd } from './iommufd.ts';
 export type { IrqAction, IrqData } from './irq-set.ts';
+export { Nested, type NestedOptions } from './nested.ts';
+export {
+  type Carrier,
+  NestedDoorbell,
+  type NestedDoorbellChoice,
+  type NestedDoorbellState,
+} from './nested-doorbell.ts';
 export { type OpenDeviceOptions, openDevice, type Via, waysTo } from './open-device.ts';
 export { type MappableArea, Region, type RegionInfo } from './region.ts';
 export { RegionMapping } from './region-mapping.ts';
 export { type GroupReservedRegion, parseReservedRegions, reservedRegions } from './reserved-regions.ts';
 export { Resource } from './resource.ts';
+export { type Stage1Kind, Stage1Tables, type TablePage } from './stage1-tables.ts';
+export { type NestedEvent, type SmmuRegisters, VirtualSmmu } from './virtual-smmu.ts';

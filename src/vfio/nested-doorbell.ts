@@ -1,0 +1,241 @@
+/**
+ * The doorbell of a device whose stage 1 is user space's: any IOVA, mapped onto the page of the kernel's window in stage 2. The
+ * vectors carry it because the kernel was told (PREPARE), or because their entries are rewritten through the mapped table.
+ */
+
+import { CapabilityId } from '../arch/pci/capability.ts';
+import { MSIX_BAR_MASK, Msix, MsixEntry, msixTableSize, msixVectors } from '../arch/pci/msix.ts';
+import { iova as toIova } from '../ports/address.ts';
+import { VFIO_IRQ_SET_ACTION_PREPARE, VFIO_IRQ_SET_DATA_MSI_IOVA } from '../uapi/belfry.ts';
+import { VFIO_DEVICE_SET_IRQS, VFIO_IRQ_SET_DATA_NONE, vfio_irq_set } from '../uapi/vfio-irq.ts';
+import { roundDown } from './choose-iova.ts';
+import { VfioError } from './error.ts';
+import type { Enabled, InterruptsInfo } from './interrupts.ts';
+import type { Nested } from './nested.ts';
+import type { RegionMapping } from './region-mapping.ts';
+
+/** `prepare`: the kernel programs the vectors so. `table`: the library rewrites their entries. */
+export type Carrier = 'prepare' | 'table';
+
+export interface NestedDoorbellChoice {
+  readonly kind?: 'msi' | 'msix';
+  /** Rounded down to the page: the low bits are the physical doorbell's. */
+  readonly iova: number | bigint;
+  /** Left out: `prepare` where the kernel has it, else `table`. */
+  readonly by?: Carrier;
+}
+
+export interface NestedDoorbellState {
+  /** First byte of the page that the vectors write to. */
+  readonly iova: number;
+  /** The page of the kernel's window, in the IOAS. */
+  readonly window: number;
+  readonly by: Carrier;
+}
+
+const NO_VECTORS: readonly number[] = [];
+
+export class NestedDoorbell {
+  readonly #nested: Nested;
+  #state: (NestedDoorbellState & { readonly kind: 'msi' | 'msix' }) | null = null;
+  #table: { readonly mapping: RegionMapping; readonly offset: number; readonly vectors: number } | null = null;
+
+  /** Made by {@link Nested}. */
+  constructor(nested: Nested) {
+    this.#nested = nested;
+  }
+
+  /** What {@link set} made, or null: the vectors carry the kernel's window, which stage 1 maps to itself. */
+  get state(): NestedDoorbellState | null {
+    return this.#state;
+  }
+
+  /**
+   * Maps the page of `iova` onto the window's, and lets the vectors carry it: those that are enabled at once, others from their
+   * {@link enable} on. Stage 1 goes on mapping the window to itself, since the kernel writes its own address into an entry when it
+   * is enabled, restored or moved: until {@link repair} the interrupt then arrives by the window.
+   *
+   * @throws VfioError: EEXIST when stage 1 has something there; EOPNOTSUPP for plain MSI on a kernel without PREPARE, whose address
+   * lies in configuration space, and for an MSI-X table that cannot be mapped
+   */
+  set({ kind = 'msix', iova, by }: NestedDoorbellChoice): NestedDoorbellState {
+    const nested = this.#nested;
+    nested.assertOpen('doorbell.set');
+    this.clear();
+    const page = roundDown(toIova(iova), nested.granule);
+    const window = kind === 'msix' ? this.#windowOfTable() : this.#windowOfRegions();
+    if (nested.lookup(window) === null) nested.map(window, window, nested.granule, 'device');
+    const own = page !== window;
+    if (own) nested.map(page, window, nested.granule, 'device');
+    try {
+      const carrier = by === 'table' || !own ? 'table' : this.#prepare(kind, page, by === 'prepare');
+      if (kind === 'msi' && own && carrier === 'table') throw this.#noTableOfMsi();
+      this.#state = { kind, iova: page, window, by: carrier };
+    } catch (error) {
+      if (own) nested.unmap(page, nested.granule);
+      throw error;
+    }
+    this.repair();
+    return this.#state;
+  }
+
+  /** The vectors carry the kernel's window again. */
+  clear(): void {
+    const state = this.#state;
+    if (state === null) return;
+    this.#state = null;
+    if (state.by === 'prepare') this.#request(state.kind, NO_VECTORS);
+    if (state.iova === state.window) return;
+    if (state.kind === 'msix') this.#rewrite(state.iova, state.window);
+    this.#nested.unmap(state.iova, this.#nested.granule);
+  }
+
+  /** `device.msix.enable`, with the doorbell in the entries. @throws VfioError */
+  enable(count?: number, options?: { readonly minimum?: number }): Enabled {
+    const enabled = this.#nested.device.msix.enable(count, options);
+    this.repair();
+    return enabled;
+  }
+
+  /** As `device.msix`, for a VMM with eventfds of its own: whatever the kernel programs is repaired before this returns. */
+  get interrupts(): {
+    info(): InterruptsInfo;
+    program(start: number, fds: readonly number[]): number;
+    disable(): void;
+  } {
+    const { msix } = this.#nested.device;
+    return {
+      info: () => msix.info(),
+      program: (start, fds) => {
+        const short = msix.program(start, fds);
+        if (short === 0) this.repair();
+        return short;
+      },
+      disable: () => msix.disable(),
+    };
+  }
+
+  /**
+   * Rewrites the entries that hold the window's page: after a reset, or whenever the kernel may have programmed vectors. With
+   * PREPARE there are none. @returns how many were
+   */
+  repair(): number {
+    const state = this.#state;
+    if (state === null || state.kind === 'msi' || state.iova === state.window) return 0;
+    return this.#nested.device.msix.enabled ? this.#rewrite(state.window, state.iova) : 0;
+  }
+
+  /** The kernel keeps neither mapping nor entry; called by {@link Nested}. */
+  close(): void {
+    this.#state = null;
+    this.#table?.mapping.close();
+    this.#table = null;
+  }
+
+  /** Each entry is masked while its address changes: what the device raises meanwhile waits in its pending bit. */
+  #rewrite(from: number, to: number): number {
+    const { mapping, offset, vectors } = this.#openTable();
+    const { granule } = this.#nested;
+    let changed = 0;
+    for (let i = 0; i < vectors; i++) {
+      const at = offset + i * MsixEntry.SIZE;
+      const address = addressAt(mapping, at);
+      if (roundDown(address, granule) !== from) continue;
+      const control = mapping.read32(at + MsixEntry.CONTROL);
+      const wanted = to + (address - from);
+      mapping.write32(at + MsixEntry.CONTROL, (control | MsixEntry.MASKED) >>> 0);
+      mapping.write32(at + MsixEntry.ADDRESS_LO, wanted % 2 ** 32);
+      mapping.write32(at + MsixEntry.ADDRESS_HI, Math.floor(wanted / 2 ** 32));
+      mapping.write32(at + MsixEntry.CONTROL, control);
+      changed++;
+    }
+    return changed;
+  }
+
+  /** The page that the kernel programs: read where it programmed it, for which one vector is enabled for a moment if none is. */
+  #windowOfTable(): number {
+    const { device, granule } = this.#nested;
+    if (device.config.find(CapabilityId.MSIX) === null) {
+      throw unsupported(`${device.name} has no MSI-X`, 'kind', "kind: 'msi' takes the window that sysfs tells of");
+    }
+    const { msix } = device;
+    const already = msix.enabled;
+    if (!already && msix.program(0, [-1]) !== 0) {
+      const why = 'the host has no vector left, so the page of its window cannot be read';
+      throw new VfioError({ code: 'ENOSPC', request: 'VFIO_DEVICE_SET_IRQS', why });
+    }
+    try {
+      const { mapping, offset } = this.#openTable();
+      return roundDown(addressAt(mapping, offset), granule);
+    } finally {
+      if (!already) msix.disable();
+    }
+  }
+
+  /** Plain MSI shows its address to nobody; the first page of the window is the first that a context hands out. */
+  #windowOfRegions(): number {
+    const region = this.#nested.device.reservedRegions.find(({ type }) => type === 'msi');
+    if (region !== undefined) return region.start;
+    throw unsupported(`the group of ${this.#nested.device.name} shows no window`, 'kind');
+  }
+
+  #openTable() {
+    if (this.#table !== null && !this.#table.mapping.isClosed) return this.#table;
+    const { device, ioas } = this.#nested;
+    const { config } = device;
+    const capability = config.find(CapabilityId.MSIX) ?? 0;
+    const vectors = msixVectors(config.read16(capability + Msix.FLAGS));
+    const where = config.read32(capability + Msix.TABLE);
+    const at = (where & ~MSIX_BAR_MASK) >>> 0;
+    const bar = device.bar(where & MSIX_BAR_MASK);
+    const page = ioas.kernel.pageSize;
+    const start = roundDown(at, page);
+    const end = Math.ceil((at + msixTableSize(vectors)) / page) * page;
+    if (!bar.info.mappable || end > bar.size) {
+      throw unsupported(
+        `the MSI-X table of ${device.name} cannot be mapped, and writes through the file are dropped`,
+        'iova',
+      );
+    }
+    this.#table = { mapping: bar.map(start, end - start), offset: at - start, vectors };
+    return this.#table;
+  }
+
+  /** A kernel without it refuses a flag or an action that it does not know. */
+  #prepare(kind: 'msi' | 'msix', page: number, must: boolean): Carrier {
+    const { device } = this.#nested;
+    const { count } = device.interrupts(kind).info();
+    const result = this.#request(
+      kind,
+      Array.from({ length: count }, () => page),
+    );
+    if (result >= 0) return 'prepare';
+    if (must)
+      throw unsupported('this kernel has no VFIO_IRQ_SET_ACTION_PREPARE', 'by', "by: 'table' rewrites the entries");
+    return 'table';
+  }
+
+  #request(kind: 'msi' | 'msix', iovas: readonly number[]): number {
+    const { device } = this.#nested;
+    const bytes = new Uint8Array(vfio_irq_set.size + iovas.length * 8);
+    const data = iovas.length === 0 ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_MSI_IOVA;
+    const flags = VFIO_IRQ_SET_ACTION_PREPARE | data;
+    const { index } = device.interrupts(kind);
+    vfio_irq_set.patch(bytes, { argsz: bytes.length, flags, index, start: 0, count: iovas.length });
+    const view = new DataView(bytes.buffer);
+    for (const [i, iova] of iovas.entries()) view.setBigUint64(vfio_irq_set.size + i * 8, BigInt(iova), true);
+    return this.#nested.ioas.kernel.ioctl(device.fd, VFIO_DEVICE_SET_IRQS, bytes);
+  }
+
+  #noTableOfMsi(): VfioError {
+    const { device } = this.#nested;
+    const why = `the MSI address of ${device.name} lies in configuration space, which the kernel keeps, and this kernel has no VFIO_IRQ_SET_ACTION_PREPARE`;
+    return unsupported(why, 'kind', 'leave the vectors at the window, which stage 1 maps to itself, or use MSI-X');
+  }
+}
+
+const unsupported = (why: string, field: string, hint?: string): VfioError =>
+  new VfioError({ code: 'EOPNOTSUPP', request: 'nested doorbell', why, field, hint });
+
+const addressAt = (mapping: RegionMapping, at: number): number =>
+  mapping.read32(at + MsixEntry.ADDRESS_HI) * 2 ** 32 + mapping.read32(at + MsixEntry.ADDRESS_LO);

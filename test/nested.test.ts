@@ -1,0 +1,270 @@
+/** The policy nested on whole hosts: a stage 1 in user space's memory, the doorbell at an IOVA of its choice, and what it cannot do. */
+import { describe, expect, it } from 'vitest';
+import { CapabilityId } from '../src/arch/pci/index.ts';
+import { command, Op, TLBI } from '../src/arch/smmuv3/index.ts';
+import { BellRegister } from '../src/devices/index.ts';
+import type { HostFunction } from '../src/machine/pci/function.ts';
+import { Ioas, Iommufd, Nested, openDevice, VfioError } from '../src/vfio/index.ts';
+import { countsOf, during } from './support/counts.ts';
+import { DEVICE, type TestHostOptions, testHost } from './support/host.ts';
+import { msixEntry } from './support/messages.ts';
+
+const PAGE = 4096;
+const VSID = 0x42;
+/** Not the window's, not one that a table has to map elsewhere, and above 4 GiB. */
+const IOVA = 0x7_1234_5000;
+/** Where the lab's Linux programs its vectors: the ITS's page at the start of the window, GITS_TRANSLATER at 0x40. */
+const WINDOW = 0x800_0000;
+const IPA = 0x10_0000;
+/** RnW 0, class IN. */
+const WRITE_IN = 0x0000_0200_0000_0000n;
+const recordOf = (id: number, input: number): bigint[] => [
+  (BigInt(VSID) << 32n) | BigInt(id),
+  WRITE_IN,
+  BigInt(input),
+  0n,
+];
+
+function caught(act: () => unknown): VfioError {
+  try {
+    act();
+  } catch (error) {
+    if (error instanceof VfioError) return error;
+    throw error;
+  }
+  throw new Error('nothing was thrown');
+}
+
+function bed(options: TestHostOptions = {}, preset: Parameters<typeof testHost>[0] = 'arm-its') {
+  const host = testHost(preset, { options: { msix: 3 }, ...options });
+  const { kernel, process } = host.process();
+  const fn: HostFunction = host.machine.pci.function(DEVICE)!;
+  const dev = host.pciDevices.find(({ name }) => name === DEVICE)!;
+  const iommufd = Iommufd.open(kernel);
+  const ioas = Ioas.create(iommufd);
+  const device = openDevice(kernel, DEVICE, ioas);
+  device.config.busMaster = true;
+  const dma = (iova: number, value: number): boolean | null => {
+    let done: boolean | null = null;
+    fn.dmaWrite(iova, new Uint8Array(Uint32Array.of(value).buffer), (ok) => {
+      done = ok;
+    });
+    kernel.settle();
+    return done;
+  };
+  const left = () => [process.descriptors.length, process.lockedPages];
+  const addresses = () => [0, 1, 2].map((i) => msixEntry(host, dev, i).address);
+  const attach = () => Nested.attach(device, ioas, { streamId: VSID });
+  return { host, kernel, process, fn, dev, iommufd, ioas, device, dma, left, addresses, attach, tap: host.machine.tap };
+}
+
+describe('a doorbell at any IOVA', () => {
+  it('20,000 interrupts of three vectors arrive, and nothing is left', () => {
+    const { fn, kernel, iommufd, attach, addresses, left, tap, dev } = bed();
+    const nested = attach();
+    const state = nested.doorbell.set({ iova: IOVA + 0x40 });
+    expect(state).toMatchObject({ iova: IOVA, window: WINDOW });
+    const { vectors, granted } = nested.doorbell.enable(3);
+    expect(granted).toBe(3);
+    expect(addresses()).toEqual([IOVA + 0x40, IOVA + 0x40, IOVA + 0x40]);
+    expect([nested.lookup(IOVA + 0x40), nested.lookup(WINDOW)]).toEqual([WINDOW + 0x40, WINDOW]);
+    const taken = [0, 0, 0];
+    const counts = during(tap, () => {
+      for (let i = 0; i < 20_000; i++) {
+        fn.raise(i % 3);
+        kernel.settle();
+        taken[i % 3]! += vectors[i % 3]!.take();
+      }
+    });
+    expect(counts).toEqual({ sent: 20_000, delivered: 20_000, coalesced: 0, pending: 0, lost: {} });
+    expect(taken).toEqual([6667, 6667, 6666]);
+    expect(nested.events()).toEqual([]);
+    iommufd.close();
+    expect(left()).toEqual([0, 0]);
+    expect(dev.iommuGroup!.domain === dev.iommuGroup!.defaultDomain).toBe(true);
+  });
+
+  it('without the stage-1 mapping they are lost, and a record carries the virtual stream id', () => {
+    const { fn, kernel, attach, tap } = bed();
+    const nested = attach();
+    nested.doorbell.set({ iova: IOVA });
+    const { vectors } = nested.doorbell.enable(3);
+    expect(nested.unmap(IOVA, PAGE)).toBe(PAGE);
+    const counts = during(tap, () => {
+      fn.raise(1);
+      kernel.settle();
+    });
+    expect(counts).toEqual({ sent: 1, delivered: 0, coalesced: 0, pending: 0, lost: { IOMMU_FAULT: 1 } });
+    expect(nested.events()).toEqual([
+      {
+        sequence: 0,
+        name: 'F_TRANSLATION',
+        streamId: VSID,
+        input: BigInt(IOVA + 0x40),
+        words: recordOf(0x10, IOVA + 0x40),
+      },
+    ]);
+    nested.map(IOVA, WINDOW, PAGE, 'device');
+    fn.raise(1);
+    kernel.settle();
+    expect([vectors[1]!.take(), nested.events()]).toEqual([1, []]);
+  });
+
+  it('what the kernel rewrites arrives by the window before the repair, and by the IOVA after it', () => {
+    const { fn, kernel, device, attach, addresses, tap } = bed();
+    const nested = attach();
+    nested.doorbell.set({ iova: IOVA, by: 'table' });
+    const { vectors } = nested.doorbell.enable(3);
+    // Programming a vector anew writes the kernel's message into its entry (vfio_pci_intrs.c `vfio_msi_set_vector_signal`).
+    device.msix.program(1, [vectors[1]!.target]);
+    expect(addresses()).toEqual([IOVA + 0x40, WINDOW + 0x40, IOVA + 0x40]);
+    const ring = () =>
+      during(tap, () => {
+        for (const vector of [0, 1, 2]) {
+          fn.raise(vector);
+          kernel.settle();
+          vectors[vector]!.take();
+        }
+      }).delivered;
+    expect(ring()).toBe(3);
+    expect([nested.doorbell.repair(), nested.doorbell.repair()]).toEqual([1, 0]);
+    expect(addresses()).toEqual([IOVA + 0x40, IOVA + 0x40, IOVA + 0x40]);
+    expect(ring()).toBe(3);
+    nested.doorbell.clear();
+    expect(addresses()).toEqual([WINDOW + 0x40, WINDOW + 0x40, WINDOW + 0x40]);
+    expect([ring(), nested.lookup(IOVA)]).toEqual([3, null]);
+    expect(countsOf(tap).lost).toEqual({});
+  });
+
+  it('moves while vectors are enabled, and is where the kernel has it without a choice', () => {
+    const { fn, kernel, attach, addresses, tap } = bed();
+    const nested = attach();
+    const { vectors } = nested.doorbell.enable(3);
+    expect(addresses()).toEqual([WINDOW + 0x40, WINDOW + 0x40, WINDOW + 0x40]);
+    for (const iova of [IOVA, 0x1000, 0xffff_ffff_f000]) {
+      nested.doorbell.set({ iova, by: 'table' });
+      expect(addresses()).toEqual([iova + 0x40, iova + 0x40, iova + 0x40]);
+      fn.raise(2);
+      kernel.settle();
+      vectors[2]!.take();
+    }
+    expect(countsOf(tap)).toMatchObject({ sent: 3, delivered: 3, lost: {} });
+    expect(caught(() => nested.doorbell.set({ iova: 2 ** 48 }))).toMatchObject({ code: 'EINVAL', request: 'stage 1' });
+  });
+});
+
+describe('a stage 1 in memory', () => {
+  it('maps pages and blocks, refuses the rest, and forgets what is unmapped', () => {
+    const { attach, ioas, dma } = bed();
+    const buffer = ioas.mapDma({ length: 4 * 2 ** 20, iova: 0x4000_0000 });
+    const words = new Uint32Array(buffer.bytes.buffer, buffer.bytes.byteOffset, buffer.length / 4);
+    const nested = attach();
+    expect(dma(0x4000_0000, 1)).toBe(false);
+    // 2 MiB and a page: a block, then a table.
+    nested.map(0x20_0000, 0x4000_0000, 0x20_1000);
+    expect(dma(0x20_0010, 0x11)).toBe(true);
+    expect(dma(0x40_0ffc, 0x22)).toBe(true);
+    expect(dma(0x40_1000, 0x33)).toBe(false);
+    expect([words[4], words[0x20_0ffc / 4]]).toEqual([0x11, 0x22]);
+    expect(nested.events().map(({ name, input }) => [name, input])).toEqual([
+      ['F_TRANSLATION', 0x4000_0000n],
+      ['F_TRANSLATION', 0x40_1000n],
+    ]);
+    expect(caught(() => nested.unmap(0x20_0000, PAGE)).message).toBe(
+      'stage 1: EINVAL: 0x0020_0000 + 0x1000 cuts the block 0x0020_0000 + 0x20_0000 (iova)',
+    );
+    expect(caught(() => nested.map(0x40_0000, IPA, PAGE)).code).toBe('EEXIST');
+    expect(caught(() => nested.map(0x40_0800, IPA, PAGE)).code).toBe('EINVAL');
+    expect(nested.unmap(0x20_0000, 0x20_1000)).toBe(0x20_1000);
+    expect([dma(0x20_0010, 0x44), words[4]]).toEqual([false, 0x11]);
+    expect(nested.unmap(0x20_0000, 0x20_1000)).toBe(0);
+  });
+
+  it('means the new page at once after an unmap and a map; commands of a guest pass, others are EIO', () => {
+    const { attach, ioas, dma } = bed();
+    const buffer = ioas.mapDma({ length: 2 * PAGE, iova: IPA });
+    const nested = attach();
+    nested.map(0x5000, IPA, PAGE);
+    expect([dma(0x5000, 1), nested.unmap(0x5000, PAGE)]).toEqual([true, PAGE]);
+    nested.map(0x5000, IPA + PAGE, PAGE);
+    dma(0x5000, 2);
+    expect([buffer.bytes[0], buffer.bytes[PAGE]]).toEqual([1, 2]);
+    nested.invalidate([command(TLBI, { Opcode: Op.TLBI_NH_ASID, ASID: 1 })]);
+    expect(caught(() => nested.invalidate([command(TLBI, { Opcode: Op.TLBI_S12_VMALL })])).code).toBe('EIO');
+  });
+});
+
+describe('closing', () => {
+  it.each(['nested', 'device', 'ioas', 'iommufd', 'process'] as const)('the %s first: counts at zero', (first) => {
+    const { host, attach, device, ioas, iommufd, process, left, dev, tap, kernel, fn } = bed();
+    const nested = attach();
+    nested.doorbell.set({ iova: IOVA });
+    const { vectors } = nested.doorbell.enable(3);
+    fn.raise(0);
+    kernel.settle();
+    expect(vectors[0]!.take()).toBe(1);
+    if (first === 'process') host.kernel.exit(process);
+    else ({ nested, device, ioas, iommufd })[first].close();
+    if (first === 'nested') {
+      expect(device.table).toBe(null);
+      device.attach(ioas);
+      const again = attach();
+      again.doorbell.set({ iova: 0x1000 });
+    }
+    if (first !== 'process') iommufd.close();
+    expect(left()).toEqual([0, 0]);
+    expect(dev.iommuGroup!.domain === dev.iommuGroup!.defaultDomain).toBe(true);
+    expect(countsOf(tap)).toMatchObject({ sent: 1, delivered: 1, pending: 0, lost: {} });
+    expect(host.msi.mode(dev)).toBe(null);
+  });
+});
+
+describe('what it cannot do', () => {
+  it('plain MSI on a kernel without PREPARE: its address is the kernel’s; at the window it arrives', () => {
+    const { attach, device, fn, kernel, tap } = bed({ abi: 'linux-7.2', options: { msix: 0, msi: 1 } });
+    expect(device.config.find(CapabilityId.MSIX)).toBe(null);
+    const nested = attach();
+    const error = caught(() => nested.doorbell.set({ kind: 'msi', iova: IOVA }));
+    expect(error).toMatchObject({ code: 'EOPNOTSUPP', field: 'kind' });
+    expect(error.message).toContain('lies in configuration space');
+    expect([nested.doorbell.state, nested.lookup(IOVA)]).toEqual([null, null]);
+    expect(caught(() => nested.doorbell.set({ iova: IOVA })).why).toContain('has no MSI-X');
+    const { vectors } = device.msi.enable(1);
+    fn.raise(0);
+    kernel.settle();
+    expect(vectors[0]!.take()).toBe(1);
+    expect(countsOf(tap)).toMatchObject({ sent: 1, delivered: 1, lost: {} });
+  });
+
+  it('PREPARE where the kernel must have it and has not', () => {
+    const { attach } = bed({ abi: 'linux-7.2' });
+    const nested = attach();
+    expect(caught(() => nested.doorbell.set({ iova: IOVA, by: 'prepare' }))).toMatchObject({
+      code: 'EOPNOTSUPP',
+      field: 'by',
+    });
+    expect(nested.doorbell.set({ iova: IOVA })).toMatchObject({ by: 'table' });
+  });
+
+  it('an SMMU that user space must not nest on, and x86: said, and the device detached', () => {
+    const iommu = { type: 'smmuv3' as const, base: 0x5200_0000, s2fwb: false, canwbs: false };
+    const arm = bed({ input: { iommu } });
+    expect(caught(arm.attach)).toMatchObject({ code: 'EOPNOTSUPP' });
+    arm.iommufd.close();
+    expect(arm.left()).toEqual([0, 0]);
+    const x86 = bed({}, 'x86');
+    expect(caught(x86.attach).why).toContain('is no SMMUv3');
+    x86.iommufd.close();
+    expect(x86.left()).toEqual([0, 0]);
+  });
+});
+
+it('the bell rings by its own register too', () => {
+  const { attach, device, kernel, tap } = bed();
+  const nested = attach();
+  nested.doorbell.set({ iova: IOVA });
+  const { vectors } = nested.doorbell.enable(3);
+  device.bar(0).write32(BellRegister.RING, 2);
+  kernel.settle();
+  expect([vectors[2]!.take(), countsOf(tap).delivered]).toEqual([1, 1]);
+});
