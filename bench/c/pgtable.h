@@ -32,6 +32,9 @@ struct page_table {
   /* The table of pages last used, and the bits above it that lead there. */
   struct table_node *recent;
   uint64_t recent_key;
+  /* The level 2 table last used, likewise. */
+  struct table_node *directory;
+  uint64_t directory_key;
   /* The protection last encoded, and its bits. */
   int encoded;
   uint64_t attributes;
@@ -95,6 +98,7 @@ static void page_table_drop(struct page_table *table, struct table_node *node) {
   struct table_node *parent = node->parent;
   if (parent == NULL) return;
   if (node == table->recent) table->recent = NULL;
+  if (node == table->directory) table->directory = NULL;
   parent->words[node->slot] = 0;
   parent->children[node->slot] = NULL;
   parent->count--;
@@ -112,6 +116,15 @@ static struct table_node *page_table_find(struct page_table *table, uint64_t iov
   uint64_t key = iova >> level_shift(LEAF - 1);
   if (table->recent != NULL && table->recent_key == key) return table->recent;
   struct table_node *node = table->root;
+  if (table->directory != NULL && table->directory_key == iova >> level_shift(LEAF - 2)) {
+    node = table->directory->children[level_index(iova, LEAF - 1)];
+    if (node != NULL) {
+      table->recent = node;
+      table->recent_key = key;
+      return node;
+    }
+    node = table->root;
+  }
   for (int level = 0; level < LEAF; level++) {
     int index = level_index(iova, level);
     struct table_node *child = node->children[index];
@@ -123,6 +136,8 @@ static struct table_node *page_table_find(struct page_table *table, uint64_t iov
   }
   table->recent = node;
   table->recent_key = key;
+  table->directory = node->parent;
+  table->directory_key = iova >> level_shift(LEAF - 2);
   return node;
 }
 
