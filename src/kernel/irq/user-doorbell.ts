@@ -3,6 +3,7 @@ import type { IommuDomain } from '../../ports/iommu.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { DmaContext } from '../vfio/doorbell-context.ts';
 import type { MsiDesc } from './msi-desc.ts';
+import type { MsiMode } from './pci-irqs.ts';
 
 export interface UserDoorbell {
   /**
@@ -16,6 +17,11 @@ export interface UserDoorbell {
   beginMove?(site: { readonly dma: DmaContext; readonly domain: IommuDomain }): DoorbellSwitch | number;
   /** The device left its domain, and its stream is blocked. */
   detach?(): void;
+  /**
+   * VFIO_IRQ_SET_ACTION_PREPARE: stage-1 addresses for vectors [start, start + iovas.length) of a nested device, from their next allocation on;
+   * null un-sets those of [start, start + count). 0 or -errno.
+   */
+  prepareStage1?(mode: MsiMode, start: number, iovas: readonly bigint[] | null, count?: number): number;
 }
 
 /** Doorbells that stand at the old place and at the new one, until the switch was made or failed. */

@@ -5,6 +5,11 @@ import type { MsiDesc } from '../irq/msi-desc.ts';
 import type { MsiMode } from '../irq/pci-irqs.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 
+/** What the posts keep for a vector without an address. */
+const UNSET = 2n ** 64n - 1n;
+/** The widest stage 1 (IHI 0070 3.4.1, 52 bits). */
+const REACH = 2n ** 52n;
+
 export class Stage1Doorbells {
   private readonly context: KernelContext;
   private readonly given = { msi: new Map<number, number>(), msix: new Map<number, number>() };
@@ -14,21 +19,27 @@ export class Stage1Doorbells {
   }
 
   /**
-   * Vectors [start, start + iovas.length) are programmed with these stage-1 pages at their next enable; null un-sets them all. 0 or -EINVAL: an
-   * address that is no multiple of the page (the low bits are the physical doorbell's), or one that no format can hold.
+   * Vectors [start, start + iovas.length) are programmed with these stage-1 addresses at their next allocation. The low bits are the physical
+   * doorbell's, whatever an address says there; one of all ones un-sets. 0, or -EINVAL for an address that no format of stage 1 can hold.
    */
-  set(mode: MsiMode, start: number, iovas: readonly bigint[] | null): number {
-    if (iovas === null) {
-      this.given[mode].clear();
-      return 0;
-    }
-    const page = BigInt(this.context.pageSize);
-    const wrong = iovas.findIndex((iova) => iova % page !== 0n || iova >= 2n ** 52n);
+  set(mode: MsiMode, start: number, iovas: readonly bigint[]): number {
+    const wrong = iovas.findIndex((iova) => iova >= REACH && iova !== UNSET);
     if (wrong >= 0) {
-      const why = `vector ${start + wrong}: stage-1 iova 0x${iovas[wrong]!.toString(16)} is no page of 0x${page.toString(16)} below 2^52`;
+      const why = `vector ${start + wrong}: stage-1 iova 0x${iovas[wrong]!.toString(16)} is not below 2^52`;
       return this.context.refusals.refuse('EINVAL', why, 'data');
     }
-    for (const [i, iova] of iovas.entries()) this.given[mode].set(start + i, Number(iova));
+    const page = BigInt(this.context.pageSize);
+    for (const [i, iova] of iovas.entries()) {
+      if (iova === UNSET) this.given[mode].delete(start + i);
+      else this.given[mode].set(start + i, Number(iova - (iova % page)));
+    }
+    return 0;
+  }
+
+  /** Vectors [start, start + count) get the window's page at their next allocation. Always 0. */
+  unset(mode: MsiMode, start: number, count: number): number {
+    const given = this.given[mode];
+    for (const vector of [...given.keys()]) if (vector >= start && vector - start < count) given.delete(vector);
     return 0;
   }
 

@@ -134,8 +134,8 @@ export class DoorbellControl implements UserDoorbell {
     return { ...payload, flags, iova, size };
   }
 
-  /** VFIO_IRQ_SET_ACTION_PREPARE: stage-1 pages for a nested device's vectors, null un-sets. 0 or -errno. */
-  prepareStage1(mode: MsiMode, start: number, iovas: readonly bigint[] | null): number {
+  /** VFIO_IRQ_SET_ACTION_PREPARE: stage-1 pages for a nested device's vectors; null un-sets those of [start, start + count). 0 or -errno. */
+  prepareStage1(mode: MsiMode, start: number, iovas: readonly bigint[] | null, count = Infinity): number {
     const { refusals, abi } = this.context;
     const site = this.site();
     const type = this.dev.iommuGroup?.domain.type;
@@ -146,7 +146,7 @@ export class DoorbellControl implements UserDoorbell {
     const active = this.msi.mode(this.dev);
     if (active !== null && active !== mode)
       return refusals.refuse('EINVAL', `${active} is enabled, not ${mode}`, 'index');
-    return this.stage1.set(mode, start, iovas);
+    return iovas === null ? this.stage1.unset(mode, start, count) : this.stage1.set(mode, start, iovas);
   }
 
   prepare(desc: MsiDesc, doorbell: number): number | null {
