@@ -32,6 +32,11 @@ const table = [
 const runs = ['type1', 'iommufd'].flatMap((iommu) =>
   table.map(([name, args, expected]) => [`${iommu} ${name}`, ['--iommu', iommu, ...args], expected]),
 );
+// A stage 1 of the VMM's own, with the doorbell where the guest has it and at an address above 4 GiB.
+for (const doorbell of ['auto', '0x712345000']) {
+  const args = ['--iommu', 'nested', '--vectors', '3', '--doorbell', doorbell];
+  runs.push([`nested arm-its MSI-X 3 ${doorbell}`, args, { ...all }]);
+}
 
 let passed = 0;
 for (const [name, args, expected] of runs) {

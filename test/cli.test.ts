@@ -146,10 +146,36 @@ describe('belfry', () => {
     expect(out).toContain('would pass    --allow-unsafe-interrupts --doorbell auto\n');
   });
 
-  it('--iommu nested says that it is not built', () => {
-    const { status, err } = belfry('ring', '--iommu', 'nested');
-    expect(status).toBe(1);
-    expect(err).toContain('--iommu nested: a stage 1 of the guest');
+  it.each([
+    ['0x712345000', 'user', '0x712345000'],
+    ['auto', 'guest', '0x8090000'],
+    ['window', 'window', '0x8000000'],
+  ])(
+    '--iommu nested --doorbell %s: through the stage 1 of the VMM onto the window, and all of it arrives',
+    (where, rule, iova) => {
+      const { status, out } = belfry('ring', '--iommu', 'nested', '--doorbell', where, '--count', '300', '--json');
+      expect(status).toBe(0);
+      expect(summaryOf(out)).toMatchObject({
+        sent: 300,
+        delivered: 300,
+        lost: 0,
+        faults: 0,
+        rule,
+        doorbells: [{ iova, ipa: '0x8000000', pa: '0x50810000', users: 3 }],
+      });
+    },
+  );
+
+  it('--iommu nested without a doorbell is lost in the stage 1; on x86 it says what is missing', () => {
+    const { out } = belfry('ring', '--iommu', 'nested', '--json');
+    const lines = out
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines.find(({ kind }) => kind === 'without')).toMatchObject({ delivered: 0, losses: { IOMMU_FAULT: 3 } });
+    const x86 = belfry('ring', '--iommu', 'nested', '--host', 'x86', '--explain');
+    expect([x86.status, x86.out.includes('would pass    --iommu type1; or --iommu iommufd')]).toEqual([1, true]);
+    expect(x86.err).toContain('IOMMU_GET_HW_INFO: EOPNOTSUPP');
   });
 
   it('without acknowledging, what coalesces is counted', () => {

@@ -153,6 +153,22 @@ describe('a doorbell at any IOVA', () => {
   });
 });
 
+it('another page of the window is as good as any, and its own again afterwards', () => {
+  const { fn, kernel, attach, addresses, tap } = bed();
+  const nested = attach();
+  // Where QEMU's virt has the guest's own ITS.
+  nested.doorbell.set({ iova: 0x809_0040 });
+  expect([nested.lookup(0x809_0040), nested.lookup(0x808_f000)]).toEqual([WINDOW + 0x40, 0x808_f000]);
+  const { vectors } = nested.doorbell.enable(3);
+  expect(addresses()).toEqual([0x809_0040, 0x809_0040, 0x809_0040]);
+  fn.raise(0);
+  kernel.settle();
+  expect([vectors[0]!.take(), countsOf(tap).lost]).toEqual([1, {}]);
+  nested.device.msix.disable();
+  nested.doorbell.clear();
+  expect(nested.lookup(0x809_0040)).toBe(0x809_0040);
+});
+
 describe('a stage 1 in memory', () => {
   it('maps pages and blocks, refuses the rest, and forgets what is unmapped', () => {
     const { attach, ioas, dma } = bed();

@@ -31,7 +31,7 @@ const RING = `NAME
 
 SYNOPSIS
     belfry ring [--host PRESET|FILE] [--device NAME|CAPTURE] [--doorbell auto|window|none|0xIOVA]
-                [--iommu type1|iommufd] [--vectors N] [--count N] [--no-ack]
+                [--iommu type1|iommufd|nested] [--vectors N] [--count N] [--no-ack]
                 [--allow-unsafe-interrupts] [--guest FILE] [--explain] [--json] [--trace FILE]
 
 DESCRIPTION
@@ -55,9 +55,11 @@ OPTIONS
         window: the kernel's own window at 0x0800_0000, as Linux 7.2 does.
         none: the kernel before the RFC; the controller's physical address in the vector.
         0xIOVA: this address.
-    --iommu type1|iommufd
+    --iommu type1|iommufd|nested
         What the guest's memory is mapped into. type1 (default): container and group.
         iommufd: the device's own file, bound to /dev/iommu and attached to an IOAS.
+        nested: over that IOAS a stage 1 in the VMM's memory, which maps the doorbell's address
+        onto the kernel's window; needs MSI-X, and an SMMUv3 with S2FWB or CANWBS.
     --vectors N
         Vectors that the guest asks for, 1 to 2048. Default: 3, or what the device has.
     --count N
@@ -88,6 +90,7 @@ EXAMPLES
     belfry ring --doorbell 0x90000000 --json | tail -n 1
     belfry ring --host x86 --vectors 512 --count 1000000
     belfry ring --iommu iommufd --doorbell window
+    belfry ring --iommu nested --doorbell 0x712345000
     belfry ring --host arm-v2m --explain
 `;
 

@@ -21,7 +21,7 @@ export interface NestedDoorbellChoice {
   readonly kind?: 'msi' | 'msix';
   /** Rounded down to the page: the low bits are the physical doorbell's. */
   readonly iova: number | bigint;
-  /** Left out: `prepare` where the kernel has it, else `table`. */
+  /** Left out: `prepare` where the kernel has it and the vectors are not enabled yet, else `table`. */
   readonly by?: Carrier;
 }
 
@@ -32,8 +32,6 @@ export interface NestedDoorbellState {
   readonly window: number;
   readonly by: Carrier;
 }
-
-const NO_VECTORS: readonly number[] = [];
 
 export class NestedDoorbell {
   readonly #nested: Nested;
@@ -56,7 +54,8 @@ export class NestedDoorbell {
    * is enabled, restored or moved: until {@link repair} the interrupt then arrives by the window.
    *
    * @throws VfioError: EEXIST when stage 1 has something there; EOPNOTSUPP for plain MSI on a kernel without PREPARE, whose address
-   * lies in configuration space, and for an MSI-X table that cannot be mapped
+   * lies in configuration space, and for an MSI-X table that cannot be mapped; EBUSY for `prepare` while the vectors are enabled,
+   * and while vectors are enabled that an earlier `prepare` placed
    */
   set({ kind = 'msix', iova, by }: NestedDoorbellChoice): NestedDoorbellState {
     const nested = this.#nested;
@@ -66,28 +65,31 @@ export class NestedDoorbell {
     const window = kind === 'msix' ? this.#windowOfTable() : this.#windowOfRegions();
     if (nested.lookup(window) === null) nested.map(window, window, nested.granule, 'device');
     const own = page !== window;
-    if (own) nested.map(page, window, nested.granule, 'device');
+    if (own) this.#place(page, window);
     try {
       const carrier = by === 'table' || !own ? 'table' : this.#prepare(kind, page, by === 'prepare');
       if (kind === 'msi' && own && carrier === 'table') throw this.#noTableOfMsi();
       this.#state = { kind, iova: page, window, by: carrier };
     } catch (error) {
-      if (own) nested.unmap(page, nested.granule);
+      if (own) this.#displace(page);
       throw error;
     }
     this.repair();
     return this.#state;
   }
 
-  /** The vectors carry the kernel's window again. */
+  /** The vectors carry the kernel's window again. @throws VfioError EBUSY while vectors are enabled that PREPARE placed: the kernel has their addresses */
   clear(): void {
     const state = this.#state;
     if (state === null) return;
+    if (state.by === 'prepare') {
+      this.#refuseEnabled(state.kind);
+      this.#request(state.kind, null);
+    }
     this.#state = null;
-    if (state.by === 'prepare') this.#request(state.kind, NO_VECTORS);
     if (state.iova === state.window) return;
-    if (state.kind === 'msix') this.#rewrite(state.iova, state.window);
-    this.#nested.unmap(state.iova, this.#nested.granule);
+    if (state.kind === 'msix' && this.#isEnabled('msix')) this.#rewrite(state.iova, state.window);
+    this.#displace(state.iova);
   }
 
   /** `device.msix.enable`, with the doorbell in the entries. @throws VfioError */
@@ -127,9 +129,24 @@ export class NestedDoorbell {
 
   /** The kernel keeps neither mapping nor entry; called by {@link Nested}. */
   close(): void {
+    const state = this.#state;
     this.#state = null;
+    if (state?.by === 'prepare' && !this.#nested.device.isClosed) this.#request(state.kind, null);
     this.#table?.mapping.close();
     this.#table = null;
+  }
+
+  /** A page of the window that is not the doorbell's may be chosen as any other: the guest's own MSI address may lie there. */
+  #place(page: number, window: number): void {
+    const nested = this.#nested;
+    if (nested.isWindow(page) && nested.lookup(page) === page) nested.unmap(page, nested.granule);
+    nested.map(page, window, nested.granule, 'device');
+  }
+
+  #displace(page: number): void {
+    const nested = this.#nested;
+    nested.unmap(page, nested.granule);
+    if (nested.isWindow(page)) nested.map(page, page, nested.granule, 'device');
   }
 
   /** Each entry is masked while its address changes: what the device raises meanwhile waits in its pending bit. */
@@ -174,7 +191,7 @@ export class NestedDoorbell {
 
   /** Plain MSI shows its address to nobody; the first page of the window is the first that a context hands out. */
   #windowOfRegions(): number {
-    const region = this.#nested.device.reservedRegions.find(({ type }) => type === 'msi');
+    const [region] = this.#nested.windows;
     if (region !== undefined) return region.start;
     throw unsupported(`the group of ${this.#nested.device.name} shows no window`, 'kind');
   }
@@ -203,28 +220,45 @@ export class NestedDoorbell {
 
   /** A kernel without it refuses a flag or an action that it does not know. */
   #prepare(kind: 'msi' | 'msix', page: number, must: boolean): Carrier {
-    const { device } = this.#nested;
-    const { count } = device.interrupts(kind).info();
-    const result = this.#request(
-      kind,
-      Array.from({ length: count }, () => page),
-    );
-    if (result >= 0) return 'prepare';
+    if (must) this.#refuseEnabled(kind);
+    else if (this.#isEnabled(kind)) return 'table';
+    if (this.#request(kind, page) >= 0) return 'prepare';
     if (must)
       throw unsupported('this kernel has no VFIO_IRQ_SET_ACTION_PREPARE', 'by', "by: 'table' rewrites the entries");
     return 'table';
   }
 
-  #request(kind: 'msi' | 'msix', iovas: readonly number[]): number {
+  /** All vectors of the kind from their next enable on; null un-sets them. 0 or -errno. */
+  #request(kind: 'msi' | 'msix', page: number | null): number {
     const { device } = this.#nested;
-    const bytes = new Uint8Array(vfio_irq_set.size + iovas.length * 8);
-    const data = iovas.length === 0 ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_MSI_IOVA;
-    const flags = VFIO_IRQ_SET_ACTION_PREPARE | data;
-    const { index } = device.interrupts(kind);
-    vfio_irq_set.patch(bytes, { argsz: bytes.length, flags, index, start: 0, count: iovas.length });
-    const view = new DataView(bytes.buffer);
-    for (const [i, iova] of iovas.entries()) view.setBigUint64(vfio_irq_set.size + i * 8, BigInt(iova), true);
+    const interrupts = device.interrupts(kind);
+    const { count } = interrupts.info();
+    const payload = new Uint8Array(page === null ? 0 : count * 8);
+    const view = new DataView(payload.buffer);
+    if (page !== null) for (let i = 0; i < count; i++) view.setBigUint64(i * 8, BigInt(page), true);
+    const argsz = vfio_irq_set.size + payload.length;
+    const bytes = new Uint8Array(argsz);
+    const data = page === null ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_MSI_IOVA;
+    vfio_irq_set.patch(bytes, {
+      argsz,
+      flags: VFIO_IRQ_SET_ACTION_PREPARE | data,
+      index: interrupts.index,
+      start: 0,
+      count,
+    });
+    bytes.set(payload, vfio_irq_set.size);
     return this.#nested.ioas.kernel.ioctl(device.fd, VFIO_DEVICE_SET_IRQS, bytes);
+  }
+
+  #isEnabled(kind: 'msi' | 'msix'): boolean {
+    return this.#nested.device.interrupts(kind).enabled;
+  }
+
+  #refuseEnabled(kind: 'msi' | 'msix'): void {
+    if (!this.#isEnabled(kind)) return;
+    const why = `${kind} is enabled, and PREPARE holds from the next enable on`;
+    const hint = "disable it first, or use by: 'table'";
+    throw new VfioError({ code: 'EBUSY', request: 'nested doorbell', why, field: 'by', hint });
   }
 
   #noTableOfMsi(): VfioError {

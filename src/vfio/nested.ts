@@ -7,6 +7,7 @@ import type { DmaBuffer } from './dma-buffer.ts';
 import { VfioError } from './error.ts';
 import { Hwpt } from './hwpt.ts';
 import type { Ioas } from './ioas.ts';
+import type { IovaRange } from './iommu-info.ts';
 import { NestedDoorbell } from './nested-doorbell.ts';
 import { Resource } from './resource.ts';
 import { type Stage1Kind, Stage1Tables, type TablePage } from './stage1-tables.ts';
@@ -94,6 +95,15 @@ export class Nested extends Resource {
     return this.#open('granule').tables.granule;
   }
 
+  /** Where the kernel may have its doorbells, as sysfs tells. */
+  get windows(): readonly IovaRange[] {
+    return this.device.reservedRegions.filter(({ type }) => type === 'msi');
+  }
+
+  isWindow(iova: number): boolean {
+    return this.windows.some(({ start, end }) => start <= iova && iova <= end);
+  }
+
   /** Lets the device's [iova, + length) be the IOAS's [ipa, + length); at once. @throws VfioError EINVAL, EEXIST */
   map(iova: number | bigint, ipa: number | bigint, length: number, kind: Stage1Kind = 'memory'): void {
     this.#open('map').tables.map(toIova(iova), toIova(ipa), length, kind);
@@ -161,9 +171,7 @@ export class Nested extends Resource {
     const shift = this.#granuleShift();
     const tables = new Stage1Tables(shift, INPUT_BITS, () => this.#page(2 ** shift));
     this.#tables = tables;
-    for (const { start, end, type } of this.device.reservedRegions) {
-      if (type === 'msi') tables.map(start, start, end + 1 - start, 'device');
-    }
+    for (const { start, end } of this.windows) tables.map(start, start, end + 1 - start, 'device');
     const context = this.#page(2 ** shift);
     const walks = { IR0: WRITE_BACK, OR0: WRITE_BACK, SH0: INNER_SHAREABLE };
     const size = Math.min(getNumber([BigInt(this.#registers.idr[5] ?? 0)], IDR5.OAS), OAS_48);

@@ -6,6 +6,7 @@ import type { Device } from '../vfio/device.ts';
 import { VfioError } from '../vfio/error.ts';
 import type { GsiRoutes } from './gsi-routes.ts';
 import { GuestBars } from './guest-bars.ts';
+import type { HostInterrupts } from './host-interrupts.ts';
 import { Intx } from './intx.ts';
 import type { KvmVm } from './kvm-vm.ts';
 import { MsiEmulation } from './msi-emulation.ts';
@@ -37,7 +38,8 @@ export class AssignedDevice {
   readonly refusals: VfioError[] = [];
   readonly #traps: readonly Trap[];
 
-  constructor(kvm: KvmVm, routes: GsiRoutes, device: Device, guestId: number) {
+  /** @param host what MSI-X is programmed through, when that is not the device itself */
+  constructor(kvm: KvmVm, routes: GsiRoutes, device: Device, guestId: number, host: HostInterrupts = device.msix) {
     this.device = device;
     this.guestId = guestId;
     const { config } = device;
@@ -63,7 +65,7 @@ export class AssignedDevice {
     const table = location(config.read32(this.msixCapability + Msix.TABLE));
     const pba = location(config.read32(this.msixCapability + Msix.PBA));
     const hostPending = (offset: number): number => device.bar(pba.bar).read32(pba.offset + offset);
-    const msix = new MsixEmulation({ ...common, host: device.msix, vectors, hostPending });
+    const msix = new MsixEmulation({ ...common, host, vectors, hostPending });
     this.msix = msix;
     this.#traps = [
       {

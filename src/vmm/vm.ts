@@ -10,6 +10,7 @@ import type { Device } from '../vfio/device.ts';
 import { check, VfioError } from '../vfio/error.ts';
 import { Ioas } from '../vfio/ioas.ts';
 import { Iommufd } from '../vfio/iommufd.ts';
+import { Nested } from '../vfio/nested.ts';
 import { openDevice } from '../vfio/open-device.ts';
 import { Resource } from '../vfio/resource.ts';
 import { AssignedDevice } from './assigned-device.ts';
@@ -21,12 +22,13 @@ import { GuestMapError } from './guest-map-file.ts';
 import { KvmVm } from './kvm-vm.ts';
 import { GuestV2mFrame } from './v2m-frame.ts';
 
-export type GuestIommu = 'type1' | 'iommufd';
+/** `nested`: an IOAS too, under a stage 1 that the VMM owns. */
+export type GuestIommu = 'type1' | 'iommufd' | 'nested';
 
 export interface VmOptions {
   readonly map: GuestMap;
   readonly cpus?: number;
-  /** What the guest's memory is mapped into for devices: a container with type1 (default), or an IOAS of iommufd. */
+  /** What the guest's memory is mapped into for devices: a container with type1 (default), or an IOAS of iommufd, with or without a stage 1 over it. */
   readonly iommu?: GuestIommu;
   /** Attaches guest CPUs; without it the guest cannot be started as a program. */
   readonly guestPort?: GuestPort;
@@ -54,6 +56,8 @@ export interface Assignment {
   readonly doorbell: DoorbellChoice;
   /** Guest memory that the device cannot reach, since the host reserves the addresses. */
   readonly unreachable: readonly GuestRange[];
+  /** The stage 1 that the device is behind. */
+  readonly nested: Nested | null;
 }
 
 /**
@@ -139,13 +143,14 @@ export class VirtualMachine extends Resource {
       const reserved = device.reservedRegions;
       const doorbell = this.#decideDoorbell(device, reserved, options.doorbell ?? 'auto');
       const unreachable = this.#mapMemory(space, reserved, doorbell);
-      if (doorbell.rule === 'guest' || doorbell.rule === 'user') this.#setDoorbell(device, doorbell);
+      const nested = this.#nest(device, guestId, doorbell);
+      if (nested === null && hasChoice(doorbell)) this.#setDoorbell(device, doorbell);
       told = this.kvm.addVfioFile(vfioFile(device)) >= 0;
-      const assigned = new AssignedDevice(this.kvm, this.routes, device, guestId);
+      const assigned = new AssignedDevice(this.kvm, this.routes, device, guestId, nested?.doorbell.interrupts);
       this.#place(assigned);
       assigned.start();
       this.#devices.set(guestId, assigned);
-      return { device: assigned, doorbell, unreachable };
+      return { device: assigned, doorbell, unreachable, nested };
     } catch (error) {
       if (told) this.kvm.removeVfioFile(vfioFile(device));
       device.close();
@@ -240,9 +245,11 @@ export class VirtualMachine extends Resource {
   #decideDoorbell(device: Device, reserved: readonly ReservedSpan[], policy: DoorbellPolicy): DoorbellChoice {
     const ranges = device.space.ranges();
     const kind = device.config.find(CapabilityId.MSIX) === null ? 'msi' : 'msix';
-    const canChoose = device.doorbell.probe();
+    // In a stage 1 of its own user space chooses on every kernel, if it can write the table of the vectors; else the kernel must have PREPARE.
+    const asked = device.doorbell.probe();
+    const canChoose = asked || (this.iommu === 'nested' && kind === 'msix');
     // A kernel that lets user space choose says whether there is anything to choose; on others it follows from the architecture.
-    const bypass = canChoose ? this.#bypasses(device, kind) : this.map.architecture === 'x86';
+    const bypass = asked ? this.#bypasses(device, kind) : this.map.architecture === 'x86';
     const choice = chooseDoorbell({
       policy,
       guestAddress: guestDoorbell(this.map),
@@ -290,6 +297,23 @@ export class VirtualMachine extends Resource {
     return withoutHoles(this.map.ram, mapped, page);
   }
 
+  /** The VMM's stage 1 for a device: the guest's memory 1:1, and the doorbell where it was decided. */
+  #nest(device: Device, streamId: number, doorbell: DoorbellChoice): Nested | null {
+    if (this.iommu !== 'nested' || !(device instanceof CdevDevice)) return null;
+    const nested = Nested.attach(device, device.space, { streamId });
+    try {
+      for (const { base, size } of this.#mapped ?? []) nested.map(base, base, size);
+      if (hasChoice(doorbell) && doorbell.iova !== null) {
+        const kind = device.config.find(CapabilityId.MSIX) === null ? 'msi' : 'msix';
+        nested.doorbell.set({ kind, iova: doorbell.iova });
+      }
+      return nested;
+    } catch (error) {
+      nested.close();
+      throw error;
+    }
+  }
+
   #addressOf(gpa: number): number {
     const block = this.#ram.find(({ base, memory }) => gpa >= base && gpa < base + memory.length);
     if (block === undefined) throw new RangeError(`${hex(gpa)} is not in guest memory`);
@@ -332,6 +356,8 @@ function stopQuietly(device: AssignedDevice): void {
     if (!(error instanceof VfioError)) throw error;
   }
 }
+
+const hasChoice = ({ rule }: DoorbellChoice): boolean => rule === 'guest' || rule === 'user';
 
 /** The file that KVM is told of: the group's, or the device's own. */
 const vfioFile = (device: Device): number => (device instanceof CdevDevice ? device.fd : device.group.fd);

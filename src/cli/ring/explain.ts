@@ -28,8 +28,8 @@ export function explain(error: VfioError, options: RingOptions): Explanation {
 function passing(options: RingOptions): string[] {
   const unsafe: Change = ['--allow-unsafe-interrupts', { allowUnsafeInterrupts: true }];
   const auto: Change = ['--doorbell auto', { doorbell: { policy: 'auto' } }];
-  const other = options.iommu === 'type1' ? 'iommufd' : 'type1';
-  const single: Change[] = [[`--iommu ${other}`, { iommu: other }]];
+  const others = (['type1', 'iommufd'] as const).filter((iommu) => iommu !== options.iommu);
+  const single: Change[] = others.map((iommu) => [`--iommu ${iommu}`, { iommu }]);
   if (options.doorbell.policy !== 'auto') single.unshift(auto);
   if (!options.allowUnsafeInterrupts) single.unshift(unsafe);
   const found = single.flatMap((change) => tried(options, change));

@@ -2,7 +2,7 @@
 import { parseArgs } from 'node:util';
 import { ADDRESS_LIMIT } from '../../ports/address.ts';
 import type { GuestIommu } from '../../vmm/index.ts';
-import { ProblemError, UsageError } from '../usage.ts';
+import { UsageError } from '../usage.ts';
 
 export type DoorbellOption =
   | { readonly policy: 'auto' | 'window' | 'none' }
@@ -106,10 +106,8 @@ function doorbell(text: string): DoorbellOption {
 }
 
 function iommu(text: string): GuestIommu {
-  if (text === 'type1' || text === 'iommufd') return text;
-  if (text === 'nested')
-    throw new ProblemError("--iommu nested: a stage 1 of the guest's own is not built yet; type1 and iommufd are");
-  throw new UsageError(`--iommu: expected type1 or iommufd, got ${JSON.stringify(text)}`, 'ring');
+  if (text === 'type1' || text === 'iommufd' || text === 'nested') return text;
+  throw new UsageError(`--iommu: expected type1, iommufd or nested, got ${JSON.stringify(text)}`, 'ring');
 }
 
 /** Is the address one that a 53-bit number holds? Beyond it no IOMMU has an aperture. */

@@ -57,7 +57,12 @@ export class JsonReport implements Report {
   }
 
   totals(session: RingSession, totals: Totals, { sent, seconds }: Timed): void {
-    const mapped = doorbells(session).map(({ iova, pa, users }) => ({ iova: hexPlain(iova), pa: hexPlain(pa), users }));
+    const mapped = doorbells(session).map(({ iova, ipa, pa, users }) => ({
+      iova: hexPlain(iova),
+      ...(ipa === null ? {} : { ipa: hexPlain(ipa) }),
+      pa: hexPlain(pa),
+      users,
+    }));
     const { requested, granted } = session;
     this.summary = {
       ...counts(totals),

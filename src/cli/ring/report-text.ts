@@ -44,10 +44,15 @@ export class TextReport implements Report {
     const ram = map.ram.map(({ base, size }) => span(base, base + size - 1)).join(', ');
     this.row(
       'guest',
-      `${map.name}: RAM ${ram}, mapped for DMA 1:1${session.vm.iommu === 'iommufd' ? `, in ${device.space.label} of iommufd` : ''}`,
+      `${map.name}: RAM ${ram}, mapped for DMA 1:1${session.vm.iommu === 'type1' ? '' : `, in ${device.space.label} of iommufd`}`,
     );
     for (const { base, size } of unreachable)
       this.row('', `but not ${span(base, base + size - 1)}: no DMA reaches this memory of the guest`);
+    if (assignment.nested !== null)
+      this.row(
+        'stage 1',
+        `the VMM's own: RAM 1:1, and the kernel's window 1:1; stream id ${hex(assignment.nested.streamId, 2)}`,
+      );
     this.doorbellRows(session);
     const short =
       granted === 0
@@ -105,10 +110,15 @@ export class TextReport implements Report {
   private doorbellRows(session: RingSession): void {
     const { doorbell } = session.assignment;
     this.row('doorbell', `rule ${doorbell.rule}: ${doorbell.why}`);
-    for (const { iova, pa, users } of doorbells(session)) {
+    const { nested } = session.assignment;
+    for (const { iova, ipa, pa, users } of doorbells(session)) {
       const all = users > session.granted ? ': this host cannot add vectors later, so all of the table has them' : '';
-      this.row('', `${hex(iova)} -> ${hex(pa)}, for ${plural(users, 'vector')}${all}`);
+      const through = ipa === null ? '' : ` -> ${hex(ipa)}`;
+      this.row('', `${hex(iova)}${through} -> ${hex(pa)}, for ${plural(users, 'vector')}${all}`);
     }
+    const by = nested?.doorbell.state?.by;
+    if (by === 'prepare') this.row('', 'the kernel programs it: VFIO_IRQ_SET_ACTION_PREPARE');
+    if (by === 'table') this.row('', 'written into the mapped MSI-X table');
   }
 
   private vectorTable(session: RingSession): void {

@@ -9,6 +9,7 @@ import {
   msiDataOffset,
   msixVectors,
 } from '../../arch/pci/index.ts';
+import { NestedDomain } from '../../kernel/iommu/nested-domain.ts';
 import type { PciDevice } from '../../kernel/pci/pci-device.ts';
 import type { RingSession } from './session.ts';
 
@@ -21,6 +22,8 @@ export interface Message {
 /** A doorbell as the IOMMU's tables map it: `users` vectors hold its IOVA. */
 export interface Doorbell {
   readonly iova: number;
+  /** What the VMM's stage 1 makes of it, where there is one. */
+  readonly ipa: number | null;
   readonly pa: number;
   readonly users: number;
 }
@@ -41,10 +44,12 @@ export function hardwareMessages(session: RingSession): Message[] {
     : msiMessages(config, dev.capability(CapabilityId.MSI), session.granted);
 }
 
-/** The pages that the vectors' addresses lie in, translated by the device's domain; none where nothing translates. */
+/** The pages that the vectors' addresses lie in, translated by the VMM's stage 1 and the device's domain; none where nothing translates. */
 export function doorbells(session: RingSession): Doorbell[] {
   const dev = session.host.pciDevices.find(({ name }) => name === session.name) as PciDevice;
-  const domain = dev.iommuGroup?.domain ?? null;
+  const attached = dev.iommuGroup?.domain ?? null;
+  const domain = attached instanceof NestedDomain ? attached.parent : attached;
+  const { nested } = session.assignment;
   const granule = Math.max(session.host.context.pageSize, domain?.pageSizes[0] ?? 0);
   const users = new Map<number, number>();
   for (const { address } of hardwareMessages(session)) {
@@ -53,8 +58,10 @@ export function doorbells(session: RingSession): Doorbell[] {
   }
   const found: Doorbell[] = [];
   for (const [iova, count] of users) {
-    const pa = domain?.lookup(iova) ?? -1;
-    if (pa >= 0) found.push({ iova, pa, users: count });
+    const ipa = nested === null ? null : nested.lookup(iova);
+    const input = nested === null ? iova : ipa;
+    const pa = input === null ? -1 : (domain?.lookup(input) ?? -1);
+    if (pa >= 0) found.push({ iova, ipa, pa, users: count });
   }
   return found;
 }
