@@ -207,23 +207,27 @@ describe('random programs', () => {
   it('answer, map, reserve, charge and count as the model does, and leave nothing', () => {
     const memory = testMemory();
     const seen = new Set<string>();
-    fc.assert(
-      fc.property(fc.array(step, { minLength: 10, maxLength: 60, size: 'max' }), fc.boolean(), (steps, killed) => {
-        const pair = new Pair(memory);
-        for (const [i, what] of steps.entries()) {
-          const [done, expected] = pair.run(what);
-          expect({ what, answer: done }).toEqual({ what, answer: expected });
-          seen.add(`${what.op} ${typeof done === 'string' ? done : 'ok'}`);
-          if (i % 8 === 0) pair.compare();
-        }
-        pair.compare();
-        pair.end(killed);
-      }),
-      { numRuns: PROGRAMS, verbose: 1 },
-    );
-    // The programs reach what they are for.
     const answers = ['map EFAULT', 'map EEXIST', 'copy ENOENT', 'copy ok', 'unmap ok'];
     answers.push('attach EADDRINUSE', 'attach EINVAL', 'attach ok', 'destroy EBUSY', 'hwpt ok');
-    expect(answers.filter((answer) => !seen.has(answer))).toEqual([]);
+    const missing = (): string[] => answers.filter((answer) => !seen.has(answer));
+    const run = (): void =>
+      fc.assert(
+        fc.property(fc.array(step, { minLength: 10, maxLength: 60, size: 'max' }), fc.boolean(), (steps, killed) => {
+          const pair = new Pair(memory);
+          for (const [i, what] of steps.entries()) {
+            const [done, expected] = pair.run(what);
+            expect({ what, answer: done }).toEqual({ what, answer: expected });
+            seen.add(`${what.op} ${typeof done === 'string' ? done : 'ok'}`);
+            if (i % 8 === 0) pair.compare();
+          }
+          pair.compare();
+          pair.end(killed);
+        }),
+        { numRuns: PROGRAMS, verbose: 1 },
+      );
+    run();
+    // The programs reach what they are for; an answer that is rare gets some more programs to come.
+    for (let more = 0; more < 9 && missing().length > 0; more++) run();
+    expect(missing()).toEqual([]);
   });
 });
