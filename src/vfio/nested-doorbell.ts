@@ -8,7 +8,7 @@ import { MSIX_BAR_MASK, Msix, MsixEntry, msixTableSize, msixVectors } from '../a
 import { iova as toIova } from '../ports/address.ts';
 import { VFIO_IRQ_SET_ACTION_PREPARE, VFIO_IRQ_SET_DATA_MSI_IOVA } from '../uapi/belfry.ts';
 import { VFIO_DEVICE_SET_IRQS, VFIO_IRQ_SET_DATA_NONE, vfio_irq_set } from '../uapi/vfio-irq.ts';
-import { roundDown } from './choose-iova.ts';
+import { roundDown, roundUp } from './choose-iova.ts';
 import { VfioError } from './error.ts';
 import type { Enabled, InterruptsInfo } from './interrupts.ts';
 import type { Nested } from './nested.ts';
@@ -62,13 +62,15 @@ export class NestedDoorbell {
     nested.assertOpen('doorbell.set');
     this.clear();
     const page = roundDown(toIova(iova), nested.granule);
-    const window = kind === 'msix' ? this.#windowOfTable() : this.#windowOfRegions();
+    if (kind === 'msix') this.#assertMsix();
+    const readable = kind === 'msix' && this.#tablePlace().mappable;
+    const window = readable ? this.#windowOfTable() : this.#windowOfRegions();
     if (nested.lookup(window) === null) nested.map(window, window, nested.granule, 'device');
     const own = page !== window;
     if (own) this.#place(page, window);
     try {
       const carrier = by === 'table' || !own ? 'table' : this.#prepare(kind, page, by === 'prepare');
-      if (kind === 'msi' && own && carrier === 'table') throw this.#noTableOfMsi();
+      if (!readable && own && carrier === 'table') throw kind === 'msi' ? this.#noTableOfMsi() : this.#noTable();
       this.#state = { kind, iova: page, window, by: carrier };
     } catch (error) {
       if (own) this.#displace(page);
@@ -88,7 +90,7 @@ export class NestedDoorbell {
     }
     this.#state = null;
     if (state.iova === state.window) return;
-    if (state.kind === 'msix' && this.#isEnabled('msix')) this.#rewrite(state.iova, state.window);
+    if (state.by === 'table' && this.#isEnabled('msix')) this.#rewrite(state.iova, state.window);
     this.#displace(state.iova);
   }
 
@@ -123,7 +125,7 @@ export class NestedDoorbell {
    */
   repair(): number {
     const state = this.#state;
-    if (state === null || state.kind === 'msi' || state.iova === state.window) return 0;
+    if (state === null || state.kind === 'msi' || state.iova === state.window || !this.#tablePlace().mappable) return 0;
     return this.#nested.device.msix.enabled ? this.#rewrite(state.window, state.iova) : 0;
   }
 
@@ -172,9 +174,6 @@ export class NestedDoorbell {
   /** The page that the kernel programs: read where it programmed it, for which one vector is enabled for a moment if none is. */
   #windowOfTable(): number {
     const { device, granule } = this.#nested;
-    if (device.config.find(CapabilityId.MSIX) === null) {
-      throw unsupported(`${device.name} has no MSI-X`, 'kind', "kind: 'msi' takes the window that sysfs tells of");
-    }
     const { msix } = device;
     const already = msix.enabled;
     if (!already && msix.program(0, [-1]) !== 0) {
@@ -189,7 +188,7 @@ export class NestedDoorbell {
     }
   }
 
-  /** Plain MSI shows its address to nobody; the first page of the window is the first that a context hands out. */
+  /** Plain MSI, and a table that cannot be mapped, show their address to nobody; the first page of the window is the first that a context hands out. */
   #windowOfRegions(): number {
     const [region] = this.#nested.windows;
     if (region !== undefined) return region.start;
@@ -198,6 +197,14 @@ export class NestedDoorbell {
 
   #openTable() {
     if (this.#table !== null && !this.#table.mapping.isClosed) return this.#table;
+    const { bar, start, end, offset, vectors, mappable } = this.#tablePlace();
+    if (!mappable) throw this.#noTable();
+    this.#table = { mapping: bar.map(start, end - start), offset, vectors };
+    return this.#table;
+  }
+
+  /** The pages of its BAR that the table lies in: all of a BAR that is smaller than a page. */
+  #tablePlace() {
     const { device, ioas } = this.#nested;
     const { config } = device;
     const capability = config.find(CapabilityId.MSIX) ?? 0;
@@ -207,15 +214,19 @@ export class NestedDoorbell {
     const bar = device.bar(where & MSIX_BAR_MASK);
     const page = ioas.kernel.pageSize;
     const start = roundDown(at, page);
-    const end = Math.ceil((at + msixTableSize(vectors)) / page) * page;
-    if (!bar.info.mappable || end > bar.size) {
-      throw unsupported(
-        `the MSI-X table of ${device.name} cannot be mapped, and writes through the file are dropped`,
-        'iova',
-      );
-    }
-    this.#table = { mapping: bar.map(start, end - start), offset: at - start, vectors };
-    return this.#table;
+    const end = Math.min(roundUp(at + msixTableSize(vectors), page), bar.size);
+    return { bar, start, end, offset: at - start, vectors, mappable: bar.info.mappable };
+  }
+
+  #assertMsix(): void {
+    const { device } = this.#nested;
+    if (device.config.find(CapabilityId.MSIX) !== null) return;
+    throw unsupported(`${device.name} has no MSI-X`, 'kind', "kind: 'msi' takes the window that sysfs tells of");
+  }
+
+  #noTable(): VfioError {
+    const why = `the MSI-X table of ${this.#nested.device.name} cannot be mapped, and what is written through the file is dropped`;
+    return unsupported(why, 'iova', 'leave the vectors at the window, which stage 1 maps to itself');
   }
 
   /** A kernel without it refuses a flag or an action that it does not know. */
