@@ -173,6 +173,16 @@ describe('belfry', () => {
       .split('\n')
       .map((line) => JSON.parse(line));
     expect(lines.find(({ kind }) => kind === 'without')).toMatchObject({ delivered: 0, losses: { IOMMU_FAULT: 3 } });
+    // Slot 1 of the guest is device 0x08: what the VMM called it for its virtual SMMU.
+    const events = lines.filter(({ kind }) => kind === 'event');
+    expect(events.length).toBe(3);
+    expect(events[0]).toMatchObject({
+      sequence: 0,
+      name: 'F_TRANSLATION',
+      streamId: 8,
+      input: '0x50810040',
+      words: ['0x800000010', '0x20000000000', '0x50810040', '0x0'],
+    });
     const x86 = belfry('ring', '--iommu', 'nested', '--host', 'x86', '--explain');
     expect([x86.status, x86.out.includes('would pass    --iommu type1; or --iommu iommufd')]).toEqual([1, true]);
     expect(x86.err).toContain('IOMMU_GET_HW_INFO: EOPNOTSUPP');

@@ -74,8 +74,9 @@ export class JsonReport implements Report {
     };
   }
 
-  without(_session: RingSession, { hops }: HopList, totals: Totals): void {
+  without({ assignment }: RingSession, { hops }: HopList, totals: Totals): void {
     this.hops('none', hops);
+    for (const event of assignment.nested?.events() ?? []) this.line('event', event);
     this.line('without', counts(totals));
   }
 
