@@ -3,6 +3,7 @@ import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { DmaContext, IovaSpan } from '../vfio/doorbell-context.ts';
 import type { IommufdContext } from './context.ts';
+import { IommufdDevice } from './device.ts';
 import type { HwptPaging } from './hwpt.ts';
 import { IoPagetable } from './io-pagetable.ts';
 import { IommufdObject } from './object.ts';
@@ -49,6 +50,13 @@ export class Ioas extends IommufdObject implements DmaContext {
 
   reservedRegions(): readonly ReservedRegion[] {
     return this.iopt.reserved.flatMap(({ region }) => (region === null ? [] : [region]));
+  }
+
+  windowsOf(dev: PciDev): readonly ReservedRegion[] {
+    return this.iopt.reserved.flatMap(({ owner, region }) => {
+      const own = owner instanceof IommufdDevice && owner.dev.iommuGroup === dev.iommuGroup;
+      return own && region?.type === 'sw-msi' ? [region] : [];
+    });
   }
 
   reserve(start: number, end: number): void {

@@ -193,6 +193,21 @@ describe('the window moved', () => {
     expect(lab.enable(0, 1).result).toBe(0);
   });
 
+  it('is where a user-given doorbell may stand, as in the driver’s (rule 10), but not in another device’s', () => {
+    const { lab, iommufd, devices, ioas, move } = bound();
+    lab.bind(1);
+    move(0x4000_0000, 1);
+    move(0x5000_0000, 1, 3);
+    for (const device of devices) iommufd.attach(device, ioas);
+    expect(lab.doorbell(0, 0x5000_0000)).toBe('EADDRINUSE');
+    expect(lab.doorbell(0, 0x4000_0000)).toBe(0);
+    const [own, other] = [lab.enable(0, 1), lab.enable(1, 1)];
+    expect([lab.message(0, 0)[0], lab.message(1, 0)[0]]).toEqual([0x4000_0040, 0x5000_0040]);
+    lab.ring(0, 0);
+    lab.ring(1, 0);
+    expect([own.rung(), other.rung()]).toEqual([[1], [1]]);
+  });
+
   it('on x86 there is no software window to move: over the hardware’s EADDRINUSE, elsewhere accepted without effect', () => {
     const { lab, iommufd, device, ioas, set, move } = bound({}, 'x86');
     expect(set(START, 0xfee0_0000)).toBe('EADDRINUSE');

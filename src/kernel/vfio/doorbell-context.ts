@@ -18,6 +18,8 @@ export interface DmaContext {
   userMapping(start: number, end: number): IovaSpan | null;
   /** Reserved regions of every device in the context. */
   reservedRegions(): readonly ReservedRegion[];
+  /** The windows for software MSIs that the device's group has in this context, where they are not the driver's (they were moved). */
+  windowsOf?(dev: PciDev): readonly ReservedRegion[];
   /** From now on [start, end] is in no list of usable IOVAs, and mapping over it is refused. Called for ranges that do not overlap. */
   reserve(start: number, end: number): void;
   release(start: number, end: number): void;

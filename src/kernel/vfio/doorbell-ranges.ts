@@ -100,7 +100,7 @@ export class DoorbellRanges implements TakenRanges {
   private obstacle(dev: PciDev, wanted: DoorbellRange): string | null {
     const mapping = this.dma.userMapping(wanted.start, wanted.end);
     if (mapping !== null) return `the mapping ${show(mapping)}`;
-    const own = dev.iommuGroup?.reservedRegions() ?? [];
+    const own = [...(dev.iommuGroup?.reservedRegions() ?? []), ...(this.dma.windowsOf?.(dev) ?? [])];
     const region = [...own, ...this.dma.reservedRegions()].find(
       (candidate) => overlap(wanted, candidate) && !exempt(candidate, own),
     );
