@@ -208,6 +208,24 @@ const byNumber = (seen: readonly [number, number][]): number[] =>
   seen.map(([lpi, cpu]) => cpu * 65536 + lpi).sort((a, b) => a - b);
 
 describe('random programs of ITS commands', () => {
+  it('one that MOVALL left waiting at an enabled LPI merges with the next message', () => {
+    reset(shared);
+    const model = new Model();
+    const { ledger } = shared.tap;
+    for (const one of PRELUDE) apply(shared, model, one);
+    const steps: Step[] = [
+      { kind: 'send', device: 0, event: 1 },
+      { kind: 'movall', from: 1, to: 0 },
+      { kind: 'enable', device: 0, event: 1, on: true },
+      { kind: 'mapc', collection: 1, cpu: 0, valid: true },
+    ];
+    for (const one of steps) apply(shared, model, one);
+    expect([shared.sink.take(), ledger[Count.PENDING]]).toEqual([[], 1]);
+    apply(shared, model, { kind: 'send', device: 0, event: 1 });
+    expect(shared.sink.take()).toEqual([[lpiOf(0, 1), 0]]);
+    expect([ledger[Count.PENDING], ledger[Count.COALESCED]]).toEqual([0, 1]);
+  });
+
   it('do what the architecture says, and the ledger is even after each step', () => {
     fc.assert(
       fc.property(fc.array(step, { minLength: 5, maxLength: 60 }), (steps) => {

@@ -13,6 +13,7 @@ import type { Gic, LpiWatcher } from './gic.ts';
 import { ItsCache, lineAt } from './its-cache.ts';
 import { ItsRegisters } from './its-registers.ts';
 import { ItsTables } from './its-tables.ts';
+import type { Redistributor } from './redistributor.ts';
 
 export interface ItsOptions {
   /** Host-physical base, a multiple of 64 KiB; 128 KiB of registers and doorbell. */
@@ -122,8 +123,16 @@ export class Its implements MsiController, LpiWatcher {
     if (!redistributor.enabled) return Loss.CONTROLLER_OFF;
     if (lpi < LPI_FIRST || lpi >= redistributor.limit) return Loss.NO_SUCH_INTID;
     const on = this.gic.distributor.group1Enabled && redistributor.isEnabled(lpi);
+    if (on && redistributor.pendingCount > 0) this.merge(redistributor, lpi);
     this.cache.fill(device, event, lpi, on ? cpu + 1 : -(cpu + 1));
     return -1;
+  }
+
+  /** One that waits where nothing looked since it was enabled (MOVALL brought it there) goes with the message that comes now. */
+  private merge(redistributor: Redistributor, lpi: number): void {
+    if (!redistributor.isPending(lpi) || !redistributor.setPending(lpi, false)) return;
+    this.tap.ledger[Count.PENDING]--;
+    this.tap.ledger[Count.COALESCED]++;
   }
 
   /** An LPI that cannot be delivered waits in the pending table. Answers -1, or the loss when there is no table. */
