@@ -29,6 +29,6 @@ describe('any program of set, clear, enable, disable, fd -1, map, unmap, attach,
       }),
       { numRuns: 1500, verbose: 1 },
     );
-    expect(moved).toBeGreaterThan(10_000);
+    expect(moved).toBeGreaterThan(2500);
   });
 });
