@@ -12,13 +12,13 @@
 // configuration in the cache folder, with the mirror that this machine is configured with.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { homedir, userInfo } from 'node:os';
+import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { privateApt, SUITES } from './private-apt.mjs';
 
 const PACKAGE = 'linux-source-7.2';
-const SUITES = ['sid', 'forky'];
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'belfry', 'selftests');
 const tree = join(cache, PACKAGE);
@@ -193,7 +193,8 @@ function fetchSource() {
 function debFile() {
   const kept = () => readdirSync(cache).find((name) => name.startsWith(`${PACKAGE}_`) && name.endsWith('.deb'));
   if (kept() !== undefined) return join(cache, kept());
-  const apt = privateApt();
+  const apt = privateApt(cache);
+  if (apt === null) skip('this machine has no Debian mirror configured');
   const updated = spawnSync('apt-get', [...apt, 'update'], { encoding: 'utf8' });
   if (updated.error) skip('apt-get is not here');
   console.log(`fetching ${PACKAGE} (some 150 MB) from the configured mirror`);
@@ -201,40 +202,6 @@ function debFile() {
   if (got.status !== 0 || kept() === undefined)
     skip(`cannot download ${PACKAGE} from ${SUITES.join(' or ')}\n${updated.stderr}${got.stderr}`);
   return join(cache, kept());
-}
-
-/** Options that make apt use the configured mirror, other suites, and folders of its own. */
-function privateApt() {
-  const release = Object.fromEntries(
-    readFileSync('/etc/os-release', 'utf8')
-      .split('\n')
-      .map((line) => line.split('='))
-      .map(([key, value = '']) => [key, value.replaceAll('"', '')]),
-  );
-  const format = '$(REPO_URI)|$(RELEASE)|$(COMPONENT)';
-  const targets = run('apt-get', ['indextargets', '--format', format, 'Created-By: Packages']);
-  const mirror = targets.split('\n').find((line) => line.endsWith(`|${release.VERSION_CODENAME}|main`));
-  if (release.ID !== 'debian' || mirror === undefined) skip('this machine has no Debian mirror configured');
-  const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-  const signed = existsSync(keyring) ? `[signed-by=${keyring}] ` : '';
-  const apt = join(cache, 'apt');
-  for (const folder of ['lists/partial', 'cache/archives/partial', 'state'])
-    mkdirSync(join(apt, folder), { recursive: true });
-  const sources = join(apt, 'sources.list');
-  writeFileSync(sources, SUITES.map((suite) => `deb ${signed}${mirror.split('|')[0]} ${suite} main\n`).join(''));
-  return [
-    ['Dir::Etc::SourceList', sources],
-    ['Dir::Etc::SourceParts', '/dev/null'],
-    ['Dir::Etc::Preferences', '/dev/null'],
-    ['Dir::Etc::PreferencesParts', '/dev/null'],
-    ['Dir::State', join(apt, 'state')],
-    ['Dir::State::status', '/var/lib/dpkg/status'],
-    ['Dir::State::Lists', join(apt, 'lists')],
-    ['Dir::Cache', join(apt, 'cache')],
-    ['Acquire::Check-Valid-Until', 'false'],
-    ['Acquire::Languages', 'none'],
-    ['APT::Sandbox::User', userInfo().username],
-  ].flatMap(([key, value]) => ['-o', `${key}=${value}`]);
 }
 
 function build() {

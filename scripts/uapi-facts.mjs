@@ -8,14 +8,14 @@
 // private configuration in the cache folder. The mirror is the one that this machine is configured with.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { homedir, userInfo } from 'node:os';
+import { homedir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { privateApt, SUITES } from './private-apt.mjs';
 
 const PACKAGE = 'linux-libc-dev';
 const SERIES = '7.2.';
-const SUITES = ['sid', 'forky'];
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'belfry', 'uapi');
 const factsFile = join(root, 'src', 'uapi', 'uapi.facts.json');
@@ -57,7 +57,8 @@ function textOf({ structs, constants, ...rest }) {
 function fetchHeaders() {
   const kept = readdirSync(cache).find((name) => name.startsWith(`${PACKAGE}_${SERIES}`) && name.endsWith('.deb'));
   if (kept !== undefined) return join(cache, kept);
-  const apt = privateApt();
+  const apt = privateApt(cache);
+  if (apt === null) skip('this machine has no Debian mirror configured; hand over the package with --deb <file>');
   const updated = spawnSync('apt-get', [...apt, 'update'], { encoding: 'utf8' });
   if (updated.error) skip('apt-get is not here; hand over the package with --deb <file>');
   const offered = run('apt-cache', [...apt, 'madison', PACKAGE])
@@ -75,46 +76,6 @@ function fetchHeaders() {
   const file = readdirSync(cache).find((name) => name.startsWith(`${PACKAGE}_${SERIES}`) && name.endsWith('.deb'));
   if (got.status !== 0 || file === undefined) skip(`cannot download ${PACKAGE} ${version}\n${got.stderr}`);
   return join(cache, file);
-}
-
-/** Options that make apt use the configured mirror, other suites, and folders of its own. */
-function privateApt() {
-  const release = Object.fromEntries(
-    readFileSync('/etc/os-release', 'utf8')
-      .split('\n')
-      .map((line) => line.split('='))
-      .map(([key, value = '']) => [key, value.replaceAll('"', '')]),
-  );
-  const targets = run('apt-get', [
-    'indextargets',
-    '--format',
-    '$(REPO_URI)|$(RELEASE)|$(COMPONENT)',
-    'Created-By: Packages',
-  ]);
-  const main = targets.split('\n').find((line) => line.endsWith(`|${release.VERSION_CODENAME}|main`));
-  if (release.ID !== 'debian' || main === undefined) {
-    skip('this machine has no Debian mirror configured; hand over the package with --deb <file>');
-  }
-  const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-  const signed = existsSync(keyring) ? `[signed-by=${keyring}] ` : '';
-  const apt = join(cache, 'apt');
-  for (const folder of ['lists/partial', 'cache/archives/partial', 'state'])
-    mkdirSync(join(apt, folder), { recursive: true });
-  const sources = join(apt, 'sources.list');
-  writeFileSync(sources, SUITES.map((suite) => `deb ${signed}${main.split('|')[0]} ${suite} main\n`).join(''));
-  return [
-    ['Dir::Etc::SourceList', sources],
-    ['Dir::Etc::SourceParts', '/dev/null'],
-    ['Dir::Etc::Preferences', '/dev/null'],
-    ['Dir::Etc::PreferencesParts', '/dev/null'],
-    ['Dir::State', join(apt, 'state')],
-    ['Dir::State::status', '/var/lib/dpkg/status'],
-    ['Dir::State::Lists', join(apt, 'lists')],
-    ['Dir::Cache', join(apt, 'cache')],
-    ['Acquire::Check-Valid-Until', 'false'],
-    ['Acquire::Languages', 'none'],
-    ['APT::Sandbox::User', userInfo().username],
-  ].flatMap(([key, value]) => ['-o', `${key}=${value}`]);
 }
 
 /** Unpacks the package; answers the folder that holds `linux/`. */

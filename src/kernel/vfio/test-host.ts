@@ -119,7 +119,7 @@ export class TestGroup implements IommuGroup {
     return this.isolated;
   }
 
-  allocateDomain(): IommuDomain {
+  allocateDomain(): IommuDomain | number {
     const domain = new MapDomain(this.unit);
     this.made.push(domain);
     return domain;
