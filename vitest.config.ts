@@ -8,6 +8,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    setupFiles: ['./test/support/seed.ts'],
     reporters: ['default', './scripts/vitest-count.mjs'],
   },
 });

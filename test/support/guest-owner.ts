@@ -103,6 +103,8 @@ export class GuestOwner implements Owner {
     } catch (error) {
       if (!(error instanceof VfioError)) throw error;
     }
+    // What a step let go is served before the next one writes a new number.
+    this.world.settle();
   }
 
   reaches(device: number, iova: number): boolean {
