@@ -1,0 +1,2 @@
+/** All cases. */
+import './container.mjs';
