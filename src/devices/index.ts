@@ -6,5 +6,6 @@ export { type CaptureFiles, captureNames, loadDevice, openCapture } from './capt
 export { parseLspci, parseSysfs } from './capture-text.ts';
 export * from './captured.ts';
 export * from './edu.ts';
+export * from './ioat/ioat.ts';
 export type { DeviceOptions } from './options.ts';
 export * from './registry.ts';

@@ -2,11 +2,13 @@
 import type { PciFunction } from '../ports/pci.ts';
 import { Bell } from './bell.ts';
 import { Edu } from './edu.ts';
+import { Ioat } from './ioat/ioat.ts';
 import type { DeviceOptions } from './options.ts';
 
 const models: Readonly<Record<string, (options: DeviceOptions) => PciFunction>> = {
   bell: (options) => new Bell(options),
   edu: (options) => new Edu(options),
+  ioat: (options) => new Ioat(options),
 };
 
 /** Names that {@link createDevice} knows. */
