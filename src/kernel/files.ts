@@ -24,11 +24,32 @@ export interface File {
   mmap?(process: Process, offset: number, length: number, write: boolean): FileMapping | number;
   /** Pins pages of a memfd (memfd_pin_folios), both multiples of the page size; -EINVAL beyond its end. Absent: no memfd. */
   pin?(offset: number, length: number, write: boolean): PinnedPages | number;
-  /** Bits of EPOLLIN 1, EPOLLOUT 4, EPOLLERR 8, EPOLLHUP 0x10. */
+  /** nonseekable_open: reads and writes move no position. */
+  readonly nonseekable?: boolean;
+  /** lseek: the new position, or -errno. Absent: the file has none. `offset` is signed. */
+  seek?(offset: number, whence: number): number;
+  /** What fstat shows, for a file that is no node of a tree. */
+  stat?(): FileStat;
+  /** ftruncate: 0 or -errno. Absent: no regular file. */
+  truncate?(length: number): number;
+  /** The requests of fcntl that are the file's own: F_ADD_SEALS, F_GET_SEALS. */
+  fcntl?(command: number, argument: number): number;
+  /** Bits of EPOLLIN 1, EPOLLOUT 4, EPOLLERR 8, EPOLLHUP 0x10, EPOLLRDNORM 0x40. */
   poll?(): number;
   /** The last reference is gone. */
   release(): void;
 }
+
+export interface FileStat {
+  /** st_mode: type and permissions. An anonymous inode has no type. */
+  readonly mode: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+export const SEEK_SET = 0;
+export const SEEK_CUR = 1;
+export const SEEK_END = 2;
 
 /** An eventfd that the kernel may keep after user space closed it (eventfd_ctx_get, eventfd_ctx_put). */
 export interface EventFdContext extends EventFd {

@@ -1,5 +1,6 @@
 /** An IOMMU group: the unit of isolation and of ownership (drivers/iommu/iommu.c). */
 import type { IommuDomain, IommuDriver, ReservedRegion } from '../../ports/iommu.ts';
+import type { IommuOps } from '../iommufd/iommu-ops.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 
 export interface IommuGroup {
@@ -8,6 +9,8 @@ export interface IommuGroup {
   readonly devices: readonly PciDev[];
   /** Of the IOMMU; absent where a test stands in for one. */
   readonly driver?: IommuDriver;
+  /** What iommufd asks of an IOMMU whose driver is not built in. */
+  readonly ops?: IommuOps;
   /** What the host's own drivers use. */
   readonly defaultDomain: IommuDomain;
   /** Where ownership without an attachment points. */

@@ -16,6 +16,8 @@ export class Area implements IovaSpan64 {
   readonly prot: number;
   /** Its pages are pinned, and every domain of the IOAS has them (area->storage_domain). */
   filled = false;
+  /** Objects that forbid that it is unmapped (area->num_locks). */
+  locks = 0;
 
   constructor(span: IovaSpan64, pages: IoptPages, startByte: bigint, prot: number) {
     this.start = span.start;

@@ -3,6 +3,7 @@ import type { IommuDomain } from '../../ports/iommu.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import { type DoorbellSwitch, userDoorbell } from '../irq/user-doorbell.ts';
+import { ArmVsmmu } from './arm-vsmmu.ts';
 import type { IommufdDevice } from './device.ts';
 import type { Hwpt, IommufdGroup } from './group.ts';
 import { HwptPaging } from './hwpt.ts';
@@ -67,7 +68,7 @@ function autoDomain(device: IommufdDevice, ioas: Ioas, change: Change, immediate
   }
   const attach = (hwpt: HwptPaging): number => Math.min(toErrno(change(device, hwpt)), 0);
   const made = immediate
-    ? HwptPaging.alloc(device, ioas, 0, attach, (hwpt) => leave(device, hwpt))
+    ? HwptPaging.alloc(device, ioas, 0, null, attach, (hwpt) => leave(device, hwpt))
     : HwptPaging.alloc(device, ioas, 0);
   if (typeof made === 'number') return made;
   if (!immediate) {
@@ -167,7 +168,7 @@ function reserveAll(igroup: IommufdGroup, ioas: Ioas): number {
 /** User-given doorbells are installed behind the new table before the switch (DESIGN 4, rules 11 and 17). 0, or -errno with the old as it was. */
 function switchTo(igroup: IommufdGroup, hwpt: Hwpt, change: (domain: IommuDomain) => number): number {
   const { domain } = hwpt;
-  const unknown = checkNested(igroup, hwpt);
+  const unknown = hwpt instanceof HwptNested ? (hwpt.viommu?.admit(igroup, hwpt.domain) ?? 0) : 0;
   if (unknown < 0) return unknown;
   const moves: DoorbellSwitch[] = [];
   let error = 0;
@@ -186,21 +187,12 @@ function switchTo(igroup: IommufdGroup, hwpt: Hwpt, change: (domain: IommuDomain
   return error;
 }
 
-/** A stage 1 of the guest's serves devices that the guest has a name for: 0 or -ENOENT. */
-function checkNested(igroup: IommufdGroup, hwpt: Hwpt): number {
-  if (!(hwpt instanceof HwptNested) || !hwpt.domain.translates) return 0;
-  const nameless = igroup.bound.find(({ vdevice }) => vdevice?.viommu !== hwpt.viommu);
-  if (nameless === undefined) return 0;
-  const why = `${nameless.dev.name} is no vDEVICE of vIOMMU ${hwpt.viommu.id}, and the page table has a stage 1`;
-  return igroup.ctx.context.refusals.refuse('ENOENT', why, 'pt_id');
-}
-
 /** Events of the devices' streams go to the guest that owns their stage 1, or to the host's log. */
 function routeEvents(igroup: IommufdGroup, hwpt: Hwpt | null): void {
   const { driver } = igroup.group;
   if (!(driver instanceof ArmSmmuV3Driver)) return;
   for (const device of igroup.bound) {
     driver.setEventSink(device.dev.requester, null);
-    if (hwpt instanceof HwptNested) hwpt.viommu.watch(device);
+    if (hwpt instanceof HwptNested && hwpt.viommu instanceof ArmVsmmu) hwpt.viommu.watch(device);
   }
 }

@@ -1,5 +1,6 @@
 /** What an IOMMU says about itself to user space, and which page tables it can make (the drivers' hw_info and domain_alloc_paging_flags). */
 import {
+  IOMMU_HW_CAP_DIRTY_TRACKING,
   IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED,
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
@@ -21,14 +22,10 @@ import type { PciDev } from '../pci/pci-dev.ts';
 import { copyToUser } from '../user-copy.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
+import type { HwInfo } from './iommu-ops.ts';
 
 /** PCI_EXT_CAP_ID_ATS. */
 const ATS = 0x0f;
-
-interface HwInfo {
-  readonly type: number;
-  readonly data: Uint8Array;
-}
 
 /** Excess room of the user is zeroed; data_len becomes what the kernel has. */
 export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
@@ -42,9 +39,12 @@ export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
   const wanted = (cmd.flags & IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0 ? cmd.in_data_type : IOMMU_HW_INFO_TYPE_DEFAULT;
   const device = ctx.objects.get(cmd.dev_id, IommufdDevice, 'dev_id');
   if (typeof device === 'number') return device;
-  const info = hwInfo(device.igroup.group);
+  const { dev } = device;
+  const { ops } = device.igroup.group;
+  const info = ops === undefined ? hwInfo(device.igroup.group) : ops.hwInfo(dev, wanted);
+  if (typeof info === 'number') return info;
   if (wanted !== IOMMU_HW_INFO_TYPE_DEFAULT && wanted !== info.type) {
-    const why = `in_data_type ${wanted}: the IOMMU of ${device.dev.name} has type ${info.type}`;
+    const why = `in_data_type ${wanted}: the IOMMU of ${dev.name} has type ${info.type}`;
     return refusals.refuse('EOPNOTSUPP', why, 'in_data_type');
   }
   const answer = new Uint8Array(cmd.data_len);
@@ -52,12 +52,14 @@ export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
   if (answer.length > 0 && !copyToUser(process, cmd.data_uptr, answer)) {
     return refusals.refuse('EFAULT', `${cmd.data_len} bytes at data_uptr are not writable`, 'data_uptr');
   }
+  const dirty = isDirtyTracking(device.igroup.group, dev) ? IOMMU_HW_CAP_DIRTY_TRACKING : 0;
+  const noAts = dev.extendedCapability(ATS) === 0 ? IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED : 0;
   return ucmd.respond({
     data_len: info.data.length,
     out_data_type: info.type,
     in_data_type: info.type,
-    out_max_pasid_log2: 0,
-    out_capabilities: device.dev.extendedCapability(ATS) === 0 ? IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED : 0,
+    out_max_pasid_log2: ops?.maxPasidLog2(dev) ?? 0,
+    out_capabilities: dirty | noAts,
   });
 }
 
@@ -76,6 +78,9 @@ export function pagingStage(context: KernelContext, dev: PciDev, group: IommuGro
   if (smmu !== null) return smmu.stage1 ? 1 : refuse('has no stage 1, which PASIDs take');
   return driver instanceof IntelVtdDriver ? 0 : refuse('has no page tables for PASIDs');
 }
+
+/** Can the IOMMU's tables say which pages devices have written (IOMMU_CAP_DIRTY_TRACKING)? Neither built-in one here has HTTU or SSADS. */
+export const isDirtyTracking = (group: IommuGroup, dev: PciDev): boolean => group.ops?.dirtyTracking(dev) ?? false;
 
 /** Does DMA see what CPUs have in their caches (IOMMU_CAP_CACHE_COHERENCY)? */
 export const isCoherent = (group: IommuGroup): boolean => group.driver?.coherent ?? true;

@@ -1,31 +1,36 @@
 /** A page table whose stage 1 is user space's: struct iommufd_hwpt_nested. */
-import type { NestedDomain } from '../iommu/nested-domain.ts';
 import { setMsiCookie } from '../irq/msi-cookie.ts';
+import type { FaultQueue } from './fault.ts';
 import type { HwptPaging } from './hwpt.ts';
+import type { NestedTable } from './iommu-ops.ts';
 import { IommufdObject } from './object.ts';
 import { IommufdCookie } from './sw-msi.ts';
 import type { Viommu } from './viommu.ts';
 
 export class HwptNested extends IommufdObject {
   readonly type = 'hwpt-nested';
-  readonly viommu: Viommu;
-  readonly domain: NestedDomain;
+  /** Stage 2. */
+  readonly parent: HwptPaging;
+  /** null: it lies on the stage 2 without one. */
+  readonly viommu: Viommu | null;
+  readonly domain: NestedTable;
   /** See HwptPaging. */
-  onDestroy: () => void = () => {};
+  fault: FaultQueue | null = null;
 
   /** Takes an id; the caller finalizes. Doorbell pages go to the stage 2. */
-  constructor(viommu: Viommu, domain: NestedDomain) {
+  constructor(parent: HwptPaging, viommu: Viommu | null, domain: NestedTable) {
     super();
+    this.parent = parent;
     this.viommu = viommu;
     this.domain = domain;
-    viommu.users += 1;
-    setMsiCookie(domain, new IommufdCookie(viommu.ctx, viommu.parent));
-    viommu.ctx.objects.add(this);
+    (viommu ?? parent).users += 1;
+    setMsiCookie(domain, new IommufdCookie(parent.ctx, parent));
+    parent.ctx.objects.add(this);
   }
 
   /** find_hwpt_paging. */
   get paging(): HwptPaging {
-    return this.viommu.parent;
+    return this.parent;
   }
 
   /** A device left. */
@@ -35,7 +40,8 @@ export class HwptNested extends IommufdObject {
 
   destroy(): void {
     setMsiCookie(this.domain, null);
-    this.viommu.users -= 1;
-    this.onDestroy();
+    this.domain.free();
+    (this.viommu ?? this.parent).users -= 1;
+    if (this.fault !== null) this.fault.users -= 1;
   }
 }

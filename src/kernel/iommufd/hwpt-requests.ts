@@ -3,18 +3,15 @@ import { hex } from '../../ports/address.ts';
 import type { ErrnoName } from '../../uapi/errno.ts';
 import {
   IOMMU_HWPT_ALLOC_PASID,
-  IOMMU_HWPT_DATA_ARM_SMMUV3,
   IOMMU_HWPT_DATA_NONE,
   IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
   IOMMU_HWPT_FAULT_ID_VALID,
   IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
   type iommu_hwpt_alloc,
-  iommu_hwpt_arm_smmuv3,
   type iommu_hwpt_get_dirty_bitmap,
   type iommu_hwpt_invalidate,
   type iommu_hwpt_set_dirty_tracking,
 } from '../../uapi/iommufd.ts';
-import { copyStructFromUser } from '../copy-struct.ts';
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import type { RefusalLog } from '../refusal.ts';
 import { IommufdDevice } from './device.ts';
@@ -24,11 +21,13 @@ import type { Hwpt } from './group.ts';
 import { HwptPaging } from './hwpt.ts';
 import { HwptNested } from './hwpt-nested.ts';
 import { Ioas } from './ioas.ts';
+import { iommuOf } from './iommu-ops.ts';
+import { type Invalidated, UserArray, UserData } from './user-data.ts';
 import { Viommu } from './viommu.ts';
-import { invalidateViommu } from './viommu-requests.ts';
 
 /** Linux bounds the array of HWPT_INVALIDATE. */
 const MAX_ENTRIES = 2 ** 19;
+const NESTED_FLAGS = IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
 
 type HwptAlloc = Request<typeof iommu_hwpt_alloc>;
 
@@ -54,72 +53,66 @@ export function hwptAlloc(ucmd: HwptAlloc): number {
   return 0;
 }
 
-/** The parent decides what is made: a paging table over an IOAS; over a nest parent or a vIOMMU it would be a nested one. */
+/** The parent decides what is made: a paging table over an IOAS, a nested one over a nest parent or a vIOMMU. */
 function allocUnder(ucmd: HwptAlloc, device: IommufdDevice): Hwpt | number {
-  const { cmd, ctx, refusals } = ucmd;
+  const { cmd, ctx, process, refusals } = ucmd;
   const parent = ctx.objects.find(cmd.pt_id);
-  if (parent instanceof Ioas) {
-    const known = cmd.data_len === 0;
-    if (known) return HwptPaging.alloc(device, parent, cmd.flags);
-    const why = `data_type ${cmd.data_type}: a page table over an IOAS takes no data of the driver's`;
-    return refusals.refuse('EOPNOTSUPP', why, 'data_type');
-  }
-  if (parent instanceof Viommu) return allocNested(ucmd, device, parent);
-  if (!(parent instanceof HwptPaging)) {
-    const what = parent === null ? 'no object' : `of type ${parent.type}`;
-    return refusals.refuse('EINVAL', `pt_id ${cmd.pt_id} is ${what}: no parent for a page table`, 'pt_id');
-  }
-  return refuseNested(ucmd, device, parent);
+  const where = { process, refusals, type: cmd.data_type, address: cmd.data_uptr };
+  const data = cmd.data_len === 0 ? null : new UserData(where, cmd.data_len);
+  if (parent instanceof Ioas) return HwptPaging.alloc(device, parent, cmd.flags, data);
+  if (parent instanceof Viommu) return allocUnderViommu(ucmd, device, parent, data);
+  if (parent instanceof HwptPaging) return allocNested(ucmd, device, parent, data);
+  const what = parent === null ? 'no object' : `of type ${parent.type}`;
+  return refusals.refuse('EINVAL', `pt_id ${cmd.pt_id} is ${what}: no parent for a page table`, 'pt_id');
 }
 
-/** iommufd_hwpt_nested_alloc over a page table: the SMMU's driver nests under a vIOMMU only, and no other IOMMU here nests. */
-function refuseNested({ cmd, refusals }: HwptAlloc, device: IommufdDevice, parent: HwptPaging): number {
-  const known = IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
-  if (cmd.data_len === 0 || (cmd.flags & ~known) !== 0) {
-    const why = `a nested page table takes data, and FAULT_ID_VALID and PASID for flags; flags are ${hex(cmd.flags)}`;
-    return refusals.refuse('EOPNOTSUPP', why, 'flags');
-  }
-  if (device.igroup.group.driver instanceof ArmSmmuV3Driver) {
-    return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${device.dev.name} nests under a vIOMMU only`, 'pt_id');
-  }
-  return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'pt_id');
-}
-
-/** iommufd_viommu_alloc_hwpt_nested, arm_vsmmu_alloc_domain_nested. */
+/** iommufd_hwpt_nested_alloc: over a nest parent. The SMMU's driver nests under a vIOMMU only. */
 function allocNested(
-  { cmd, process, refusals }: HwptAlloc,
-  device: IommufdDevice,
-  viommu: Viommu,
+  { cmd, refusals }: HwptAlloc,
+  { dev, igroup }: IommufdDevice,
+  parent: HwptPaging,
+  data: UserData | null,
 ): HwptNested | number {
-  if (device.igroup.group.driver !== viommu.driver) {
-    return refusals.refuse('EINVAL', `${device.dev.name} is behind another IOMMU than vIOMMU ${viommu.id}`, 'dev_id');
+  const { driver, ops } = igroup.group;
+  if (data === null || (cmd.flags & ~NESTED_FLAGS) !== 0) return noNestedFlags(refusals, cmd.flags);
+  if (driver instanceof ArmSmmuV3Driver || (ops !== undefined && ops.allocNested === undefined)) {
+    return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${dev.name} nests under a vIOMMU only`, 'pt_id');
   }
-  if ((cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID) !== 0 || cmd.data_len === 0) {
-    const why = `a nested page table takes data, and FAULT_ID_VALID for a flag; flags are ${hex(cmd.flags)}`;
-    return refusals.refuse('EOPNOTSUPP', why, 'flags');
+  if (ops?.allocNested === undefined || parent.autoDomain || !parent.nestParent) {
+    return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'pt_id');
   }
-  if (cmd.data_type !== IOMMU_HWPT_DATA_ARM_SMMUV3) {
-    return refusals.refuse('EINVAL', `data_type ${cmd.data_type} is not ARM_SMMUV3, 2`, 'data_type');
+  if (!igroup.group.canShare(parent.domain)) {
+    return refusals.refuse('EINVAL', `HWPT ${parent.id} belongs to another IOMMU than ${dev.name}`, 'pt_id');
   }
-  // Unlike a request's own struct, a driver's data may not be longer than what the driver knows, whatever stands behind.
-  if (cmd.data_len !== iommu_hwpt_arm_smmuv3.size) {
-    const why = `data_len ${cmd.data_len} is not the ${iommu_hwpt_arm_smmuv3.size} bytes of an entry`;
-    return refusals.refuse('EINVAL', why, 'data_len');
+  const table = ops.allocNested(dev, parent.domain, cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID, data);
+  return typeof table === 'number' ? table : new HwptNested(parent, null, table);
+}
+
+/** iommufd_viommu_alloc_hwpt_nested. */
+function allocUnderViommu(
+  { cmd, refusals }: HwptAlloc,
+  { dev, igroup }: IommufdDevice,
+  viommu: Viommu,
+  data: UserData | null,
+): HwptNested | number {
+  if (iommuOf(igroup.group) !== viommu.iommu) {
+    return refusals.refuse('EINVAL', `${dev.name} is behind another IOMMU than vIOMMU ${viommu.id}`, 'dev_id');
   }
-  const bytes = copyStructFromUser(process, cmd.data_uptr, cmd.data_len, iommu_hwpt_arm_smmuv3.size);
-  if (typeof bytes === 'string') return refusals.refuse(bytes, `the entry at ${hex(cmd.data_uptr)}`, 'data_uptr');
-  const [first, second] = iommu_hwpt_arm_smmuv3.read(bytes).ste;
-  const domain = viommu.nestedDomain([first, second]);
-  return typeof domain === 'number' ? domain : new HwptNested(viommu, domain);
+  if (data === null || (cmd.flags & ~NESTED_FLAGS) !== 0) return noNestedFlags(refusals, cmd.flags);
+  const table = viommu.allocNested(cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID, data);
+  return typeof table === 'number' ? table : new HwptNested(viommu.parent, viommu, table);
+}
+
+function noNestedFlags(refusals: RefusalLog, flags: number): number {
+  const why = `a nested page table takes data, and FAULT_ID_VALID and PASID for flags; flags are ${hex(flags)}`;
+  return refusals.refuse('EOPNOTSUPP', why, 'flags');
 }
 
 function useFaultQueue({ cmd, ctx }: HwptAlloc, hwpt: Hwpt): number {
   const fault = ctx.objects.get(cmd.fault_id, FaultQueue, 'fault_id');
   if (typeof fault === 'number') return fault;
   fault.users += 1;
-  hwpt.onDestroy = () => {
-    fault.users -= 1;
-  };
+  hwpt.fault = fault;
   return 0;
 }
 
@@ -154,7 +147,7 @@ export function hwptInvalidate(ucmd: Invalidate): number {
 
 type Invalidate = Request<typeof iommu_hwpt_invalidate>;
 
-function invalidate(ucmd: Invalidate): { readonly done: number; readonly error: number } {
+function invalidate(ucmd: Invalidate): Invalidated {
   const { cmd, ctx, refusals } = ucmd;
   const refuse = (code: ErrnoName, why: string, field: string) => ({
     done: 0,
@@ -169,9 +162,14 @@ function invalidate(ucmd: Invalidate): { readonly done: number; readonly error: 
   }
   const object = ctx.objects.find(cmd.hwpt_id);
   if (object === null) return refuse('ENOENT', `hwpt_id ${cmd.hwpt_id} is no object`, 'hwpt_id');
-  if (object instanceof Viommu) return invalidateViommu(ucmd, object);
+  const where = { process: ucmd.process, refusals, type: cmd.data_type, address: cmd.data_uptr };
+  const array = new UserArray(where, cmd.entry_len, cmd.entry_num);
+  if (object instanceof Viommu) return object.invalidate(array);
   if (object instanceof HwptNested) {
-    return refuse('EOPNOTSUPP', 'a nested page table of the SMMU is invalidated through its vIOMMU', 'hwpt_id');
+    const answer = object.domain.invalidate?.(array);
+    return (
+      answer ?? refuse('EOPNOTSUPP', 'a nested page table of the SMMU is invalidated through its vIOMMU', 'hwpt_id')
+    );
   }
   const why = `object ${cmd.hwpt_id} is of type ${object.type}: the kernel itself invalidates for it`;
   return refuse('EINVAL', why, 'hwpt_id');

@@ -12,10 +12,12 @@ import { setMsiCookie } from '../irq/msi-cookie.ts';
 import { setDmaContext } from '../vfio/doorbell-context.ts';
 import type { IommufdContext } from './context.ts';
 import type { IommufdDevice } from './device.ts';
-import { pagingStage } from './hw-info.ts';
+import type { FaultQueue } from './fault.ts';
+import { isDirtyTracking, pagingStage } from './hw-info.ts';
 import type { Ioas } from './ioas.ts';
 import { IommufdObject } from './object.ts';
 import { IommufdCookie, type SwMsiMap } from './sw-msi.ts';
+import type { UserData } from './user-data.ts';
 
 const KNOWN =
   IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
@@ -32,8 +34,8 @@ export class HwptPaging extends IommufdObject {
   readonly enforcesCoherency: boolean;
   /** The doorbell pages that are mapped here, by their id in the file's table (present_sw_msi). */
   readonly presentSwMsi = new Map<number, SwMsiMap>();
-  /** Gives back what else the table refers to (its fault queue). */
-  onDestroy: () => void = () => {};
+  /** Where I/O page faults of its devices go, or null. */
+  fault: FaultQueue | null = null;
 
   constructor(ctx: IommufdContext, ioas: Ioas, domain: IommuDomain, nestParent: boolean) {
     super();
@@ -58,13 +60,14 @@ export class HwptPaging extends IommufdObject {
     device: IommufdDevice,
     ioas: Ioas,
     flags: number,
+    data: UserData | null = null,
     attach: ((hwpt: HwptPaging) => number) | null = null,
     detach: (hwpt: HwptPaging) => void = () => {},
   ): HwptPaging | number {
     const { ctx, igroup } = device;
-    const stage = checkFlags(device, flags);
-    if (stage < 0) return stage;
-    const domain = igroup.group.allocateDomain(stage === 1 || stage === 2 ? stage : undefined);
+    const refused = checkFlags(device, flags);
+    if (refused < 0) return refused;
+    const domain = allocDomain(device, flags & ~IOMMU_HWPT_FAULT_ID_VALID, data);
     if (typeof domain === 'number') {
       return ctx.context.refusals.passOn(domain, `no page table for group ${igroup.group.id}`);
     }
@@ -86,7 +89,7 @@ export class HwptPaging extends IommufdObject {
   destroy(): void {
     this.ioas.iopt.removeDomain(this.domain);
     this.release();
-    this.onDestroy();
+    if (this.fault !== null) this.fault.users -= 1;
   }
 
   /** iommufd_hw_pagetable_put: a device left. */
@@ -105,17 +108,29 @@ export class HwptPaging extends IommufdObject {
   }
 }
 
-/** The stage that the flags ask for, 0 for either, or -EOPNOTSUPP. */
+/** What holds for every driver: 0 or -EOPNOTSUPP. */
 function checkFlags({ ctx, igroup, dev }: IommufdDevice, flags: number): number {
   const { refusals } = ctx.context;
   if ((flags & ~KNOWN) !== 0) {
     return refusals.refuse('EOPNOTSUPP', `flags ${hex(flags)} has unknown bits`, 'flags');
   }
-  if ((flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0) {
+  if ((flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0 && !isDirtyTracking(igroup.group, dev)) {
     return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${dev.name} does not track dirty pages`, 'flags');
   }
   if ((flags & IOMMU_HWPT_FAULT_ID_VALID) !== 0 && (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0) {
     return refusals.refuse('EOPNOTSUPP', 'a nest parent has no fault queue', 'flags');
   }
-  return pagingStage(ctx.context, dev, igroup.group, flags & ~IOMMU_HWPT_FAULT_ID_VALID);
+  return 0;
+}
+
+/** The drivers' domain_alloc_paging_flags. */
+function allocDomain({ ctx, igroup, dev }: IommufdDevice, flags: number, data: UserData | null): IommuDomain | number {
+  const { group } = igroup;
+  if (group.ops !== undefined) return group.ops.allocPaging(dev, flags, data);
+  if (data !== null) {
+    const why = `data_type ${data.type}: a page table over an IOAS takes no data of the driver's`;
+    return ctx.context.refusals.refuse('EOPNOTSUPP', why, 'data_type');
+  }
+  const stage = pagingStage(ctx.context, dev, group, flags);
+  return stage < 0 ? stage : group.allocateDomain(stage === 1 || stage === 2 ? stage : undefined);
 }

@@ -34,7 +34,7 @@ export class IoPagetable {
   alignment = 1n;
   /** False: every page is mapped by itself, so that an area can be cut (VFIO type1 v1). */
   largePages = true;
-  private readonly context: KernelContext;
+  readonly context: KernelContext;
 
   constructor(context: KernelContext) {
     this.context = context;
@@ -85,6 +85,10 @@ export class IoPagetable {
   unmap(start: bigint, last: bigint): { readonly error: number; readonly bytes: bigint } {
     let bytes = 0n;
     for (let area = this.areas.first(start, last); area !== null; area = this.areas.first(start, last)) {
+      if (area.locks > 0) {
+        const why = `the mapping ${showSpan(area)} holds a queue that hardware reads`;
+        return { error: this.context.refusals.refuse('EBUSY', why, 'iova', 'destroy the queue first'), bytes };
+      }
       if (area.start < start || area.last > last) {
         const why = `${showSpan({ start, last })} would cut the mapping ${showSpan(area)}`;
         return { error: this.context.refusals.refuse('ENOENT', why, 'iova'), bytes };
@@ -213,6 +217,9 @@ export class IoPagetable {
   private split(area: Area, last: bigint): number {
     const { refusals } = this.context;
     if (last === area.start || last === area.last) return 0;
+    if (area.pages.mmio) {
+      return refusals.refuse('EOPNOTSUPP', `the mapping ${showSpan(area)} is a dma-buf's: no cut`, 'iova');
+    }
     const next = last + 1n;
     if (next % this.alignment !== 0n || area.byteAt(next) % this.alignment !== 0n) {
       return refusals.refuse('EINVAL', `iova ${hex(next)} is no multiple of ${this.alignment}: no cut there`, 'iova');
@@ -316,6 +323,7 @@ export class IoPagetable {
       }
     }
     area.filled = true;
+    area.pages.track(area, this.domains);
     return 0;
   }
 
@@ -327,6 +335,7 @@ export class IoPagetable {
   private unpin(area: Area): void {
     if (!area.filled) return;
     area.filled = false;
+    area.pages.untrack(area);
     area.pages.unpin(area.startByte, area.length);
   }
 
@@ -342,7 +351,10 @@ export class IoPagetable {
     const first = this.domains.length === 0;
     for (const area of this.areas.all()) {
       const pinned = first ? area.pages.pin(area.startByte, area.length) : 0;
-      if (pinned === 0) area.filled = true;
+      if (pinned === 0) {
+        area.filled = true;
+        area.pages.track(area, this.domains);
+      }
       const error = pinned < 0 ? pinned : mapArea(this.context, domain, area, this.largePages);
       if (error === 0) {
         done.push(area);

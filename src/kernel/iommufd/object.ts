@@ -11,6 +11,7 @@ export type IommufdObjectType =
   | 'viommu'
   | 'vdevice'
   | 'veventq'
+  | 'hw-queue'
   | 'access'
   | 'selftest'
   | 'tombstone';

@@ -6,12 +6,13 @@ import { IommufdObject } from './object.ts';
 import type { Viommu } from './viommu.ts';
 
 const EPOLLIN = 1;
+const EPOLLRDNORM = 0x40;
 const INT_MAX = 0x7fff_ffff;
 
 interface Vevent {
   readonly sequence: number;
   /** null: events were lost here. */
-  readonly words: readonly bigint[] | null;
+  readonly data: Uint8Array | null;
 }
 
 export class VeventQueue extends IommufdObject {
@@ -37,10 +38,10 @@ export class VeventQueue extends IommufdObject {
   }
 
   /** A full queue remembers, once and at its end, that something is missing; the sequence counts what was lost. */
-  add(words: readonly bigint[]): void {
-    const full = this.events.filter((event) => event.words !== null).length >= this.depth;
-    if (this.events.at(-1)?.words === null) this.events.pop();
-    this.events.push({ sequence: this.next, words: full ? null : words });
+  add(data: Uint8Array): void {
+    const full = this.events.filter((event) => event.data !== null).length >= this.depth;
+    if (this.events.at(-1)?.data === null) this.events.pop();
+    this.events.push({ sequence: this.next, data: full ? null : data });
     this.next = (this.next + 1) & INT_MAX;
   }
 
@@ -57,6 +58,7 @@ export class VeventQueue extends IommufdObject {
 /** The queue's own descriptor. It keeps the iommufd open, and the queue from being destroyed. */
 export class VeventFile implements File {
   readonly name = 'anon_inode:[iommufd-viommu-event]';
+  readonly nonseekable = true;
   private readonly queue: VeventQueue;
 
   constructor(queue: VeventQueue) {
@@ -89,7 +91,7 @@ export class VeventFile implements File {
   }
 
   poll(): number {
-    return this.queue.pending.length > 0 ? EPOLLIN : 0;
+    return this.queue.pending.length > 0 ? EPOLLIN | EPOLLRDNORM : 0;
   }
 
   release(): void {
@@ -98,13 +100,10 @@ export class VeventFile implements File {
   }
 }
 
-function bytesOf({ sequence, words }: Vevent): Uint8Array {
-  const flags = words === null ? IOMMU_VEVENTQ_FLAG_LOST_EVENTS : 0;
-  const bytes = new Uint8Array(header.size + (words?.length ?? 0) * 8);
+function bytesOf({ sequence, data }: Vevent): Uint8Array {
+  const flags = data === null ? IOMMU_VEVENTQ_FLAG_LOST_EVENTS : 0;
+  const bytes = new Uint8Array(header.size + (data?.length ?? 0));
   header.write(bytes, { flags, sequence });
-  const view = new DataView(bytes.buffer);
-  words?.forEach((word, i) => {
-    view.setBigUint64(header.size + i * 8, word, true);
-  });
+  if (data !== null) bytes.set(data, header.size);
   return bytes;
 }

@@ -1,23 +1,22 @@
-/** VIOMMU_ALLOC, VDEVICE_ALLOC, VEVENTQ_ALLOC, HW_QUEUE_ALLOC, and invalidation for a virtual IOMMU (iommufd/viommu.c, eventq.c). */
+/** VIOMMU_ALLOC, VDEVICE_ALLOC, VEVENTQ_ALLOC, HW_QUEUE_ALLOC (iommufd/viommu.c, eventq.c). */
 import { hex } from '../../ports/address.ts';
 import {
-  iommu_viommu_arm_smmuv3_invalidate as commandLayout,
-  IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3,
   IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
   type iommu_hw_queue_alloc,
-  type iommu_hwpt_invalidate,
   type iommu_vdevice_alloc,
   type iommu_veventq_alloc,
   type iommu_viommu_alloc,
 } from '../../uapi/iommufd.ts';
-import { copyStructFromUser } from '../copy-struct.ts';
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
-import { dmaAliases } from '../iommu/pci-topology.ts';
+import { ArmVsmmu } from './arm-vsmmu.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
+import { HwQueue, lockQueue } from './hw-queue.ts';
 import { HwptPaging } from './hwpt.ts';
+import { iommuOf } from './iommu-ops.ts';
 import { lowestFd } from './lowest-fd.ts';
 import { spanOf } from './span.ts';
+import { UserData } from './user-data.ts';
 import { Vdevice } from './vdevice.ts';
 import { VeventFile, VeventQueue } from './veventq.ts';
 import { Viommu } from './viommu.ts';
@@ -26,29 +25,46 @@ import { Viommu } from './viommu.ts';
 const MAX_DEPTH = 2 ** 19;
 
 export function viommuAlloc(ucmd: Request<typeof iommu_viommu_alloc>): number {
-  const { cmd, ctx, refusals } = ucmd;
+  const { cmd, ctx, process, refusals } = ucmd;
   if (cmd.flags !== 0 || cmd.type === 0) return noSuchType(ucmd);
   const device = ctx.objects.get(cmd.dev_id, IommufdDevice, 'dev_id');
   if (typeof device === 'number') return device;
-  const { driver } = device.igroup.group;
-  if (!(driver instanceof ArmSmmuV3Driver) || cmd.type !== IOMMU_VIOMMU_TYPE_ARM_SMMUV3) {
-    return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${device.dev.name} has no vIOMMU of type ${cmd.type}`, 'type');
-  }
-  const { stage1, stage2, s2fwb } = driver.probe;
-  if (!stage1 || !stage2 || !(s2fwb || driver.canwbs)) {
-    const why = `the SMMU of ${device.dev.name} needs both stages, and S2FWB or the firmware's CANWBS, for a vIOMMU`;
-    return refusals.refuse('EOPNOTSUPP', why, 'type');
-  }
+  const unknown = checkType(device, cmd.type);
+  if (unknown < 0) return unknown;
   const parent = ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id');
   if (typeof parent === 'number') return parent;
   if (!parent.nestParent) {
     return refusals.refuse('EINVAL', `HWPT ${parent.id} was not made with NEST_PARENT`, 'hwpt_id');
   }
-  if (!device.igroup.group.canShare(parent.domain)) {
-    return refusals.refuse('EINVAL', `HWPT ${parent.id} belongs to another SMMU than ${device.dev.name}`, 'hwpt_id');
-  }
-  const viommu = new Viommu(ctx, driver, parent);
+  const where = { process, refusals, type: cmd.type, address: cmd.data_uptr };
+  const viommu = initViommu(device, parent, cmd.data_len === 0 ? null : new UserData(where, cmd.data_len));
+  if (typeof viommu === 'number') return viommu;
   return finish(ucmd, viommu, ucmd.respond({ out_viommu_id: viommu.id }));
+}
+
+/** The drivers' get_viommu_size: 0 or -EOPNOTSUPP. */
+function checkType({ ctx, igroup, dev }: IommufdDevice, type: number): number {
+  const { refusals } = ctx.context;
+  const { driver, ops } = igroup.group;
+  const known =
+    ops?.hasViommu(dev, type) ?? (driver instanceof ArmSmmuV3Driver && type === IOMMU_VIOMMU_TYPE_ARM_SMMUV3);
+  if (!known)
+    return refusals.refuse('EOPNOTSUPP', `the IOMMU of ${dev.name} has no vIOMMU of type ${hex(type)}`, 'type');
+  if (!(driver instanceof ArmSmmuV3Driver)) return 0;
+  const { stage1, stage2, s2fwb } = driver.probe;
+  if (stage1 && stage2 && (s2fwb || driver.canwbs)) return 0;
+  const why = `the SMMU of ${dev.name} needs both stages, and S2FWB or the firmware's CANWBS, for a vIOMMU`;
+  return refusals.refuse('EOPNOTSUPP', why, 'type');
+}
+
+/** The drivers' viommu_init. */
+function initViommu({ ctx, igroup, dev }: IommufdDevice, parent: HwptPaging, data: UserData | null): Viommu | number {
+  const { driver, ops } = igroup.group;
+  if (ops !== undefined) return ops.initViommu(ctx, parent, data);
+  if (driver instanceof ArmSmmuV3Driver && igroup.group.canShare(parent.domain))
+    return new ArmVsmmu(ctx, driver, parent);
+  const why = `HWPT ${parent.id} belongs to another SMMU than ${dev.name}`;
+  return ctx.context.refusals.refuse('EINVAL', why, 'hwpt_id');
 }
 
 export function vdeviceAlloc(ucmd: Request<typeof iommu_vdevice_alloc>): number {
@@ -57,7 +73,7 @@ export function vdeviceAlloc(ucmd: Request<typeof iommu_vdevice_alloc>): number 
   if (typeof viommu === 'number') return viommu;
   const device = ctx.objects.get(cmd.dev_id, IommufdDevice, 'dev_id');
   if (typeof device === 'number') return device;
-  if (device.igroup.group.driver !== viommu.driver) {
+  if (iommuOf(device.igroup.group) !== viommu.iommu) {
     return refusals.refuse('EINVAL', `${device.dev.name} is behind another IOMMU than vIOMMU ${viommu.id}`, 'dev_id');
   }
   if (device.vdevice !== null) {
@@ -66,9 +82,8 @@ export function vdeviceAlloc(ucmd: Request<typeof iommu_vdevice_alloc>): number 
   if (viommu.vdevices.has(cmd.virt_id)) {
     return refusals.refuse('EEXIST', `virt_id ${hex(cmd.virt_id)} is another device's`, 'virt_id');
   }
-  if (dmaAliases(device.dev).length > 0) {
-    return refusals.refuse('EOPNOTSUPP', `${device.dev.name} has more than one stream id`, 'dev_id');
-  }
+  const refused = viommu.acceptDevice(device);
+  if (refused < 0) return refused;
   const vdevice = new Vdevice(viommu, device, cmd.virt_id);
   return finish(ucmd, vdevice, ucmd.respond({ out_vdevice_id: vdevice.id }));
 }
@@ -100,41 +115,22 @@ export function hwQueueAlloc(ucmd: Request<typeof iommu_hw_queue_alloc>): number
   }
   const viommu = ctx.objects.get(cmd.viommu_id, Viommu, 'viommu_id');
   if (typeof viommu === 'number') return viommu;
-  return refusals.refuse('EOPNOTSUPP', `vIOMMU ${viommu.id} has no queues in hardware`, 'type');
-}
-
-/** arm_vsmmu_cache_invalidate: how many of the entries were done, and why it ended. */
-export function invalidateViommu(
-  { cmd, process, refusals }: Request<typeof iommu_hwpt_invalidate>,
-  viommu: Viommu,
-): { readonly done: number; readonly error: number } {
-  const refuse = (why: string, field: string) => ({ done: 0, error: refusals.refuse('EINVAL', why, field) });
-  if (cmd.data_type !== IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3) {
-    return refuse(`data_type ${cmd.data_type}: a virtual SMMU takes type 1`, 'data_type');
+  if (!viommu.hasHwQueue(cmd.type)) {
+    const why = `vIOMMU ${viommu.id} has no queues of type ${hex(cmd.type)} in hardware`;
+    return refusals.refuse('EOPNOTSUPP', why, 'type');
   }
-  if (cmd.entry_num === 0) return refuse('entry_num is 0', 'entry_num');
-  const converted: bigint[][] = [];
-  let error = 0;
-  for (let i = 0; i < cmd.entry_num && error === 0; i += 1) {
-    const at = cmd.data_uptr + BigInt(i * cmd.entry_len);
-    const bytes = copyStructFromUser(process, at, cmd.entry_len, commandLayout.size);
-    if (typeof bytes === 'string') {
-      // The whole array is read before anything is done.
-      return { done: 0, error: refusals.refuse(bytes, `entry ${i} at ${hex(at)}`, 'data_uptr') };
-    }
-    const [first, second] = commandLayout.read(bytes).cmd;
-    const words = viommu.convert([first, second]);
-    if (typeof words === 'number') error = words;
-    else converted.push(words);
-  }
-  if (converted.length > 0) viommu.issue(converted);
-  return { done: converted.length, error };
+  const { nesting_parent_iova: base, length } = cmd;
+  const found = lockQueue(viommu.parent.ioas.iopt, base, length);
+  if (typeof found === 'number') return found;
+  const queue = new HwQueue(viommu, cmd.type, base, length, found.locked);
+  const error = viommu.startHwQueue(queue, cmd.index, found.pa);
+  return finish(ucmd, queue, error < 0 ? error : ucmd.respond({ out_hw_queue_id: queue.id }));
 }
 
 /** An object that was made comes to stand, or goes again. */
 function finish(
   { ctx }: { readonly ctx: Request<typeof iommu_viommu_alloc>['ctx'] },
-  object: Viommu | Vdevice | VeventQueue,
+  object: Viommu | Vdevice | VeventQueue | HwQueue,
   error: number,
 ): number {
   if (error === 0) {
