@@ -104,7 +104,7 @@ export function mapDma(t, container, { iova, size, vaddr, flags = 3, argsz = 32 
 export function unmapDma(t, container, { iova = 0, size = 0, flags = 0, argsz = 24 }) {
   const bytes = u.vfio_iommu_type1_dma_unmap.bytes({ argsz, flags, iova, size });
   const result = t.kernel.ioctl(container, u.VFIO_IOMMU_UNMAP_DMA, bytes);
-  return result < 0 ? result : u.vfio_iommu_type1_dma_unmap.read(bytes).size;
+  return result < 0 ? result : Number(u.vfio_iommu_type1_dma_unmap.read(bytes).size);
 }
 
 /** SET_IRQS. `payload`: descriptors for EVENTFD, bytes for BOOL, nothing for NONE. */

@@ -14,8 +14,8 @@ export function terminal({ rows, unexplained, explained, gone }, kernels, skippe
     );
   }
   for (const { kernel, reason } of skipped) lines.push(`${kernel.padEnd(14)} skipped: ${reason}`);
-  for (const { id, kernel, platform, wrong } of unexplained) {
-    lines.push('', `${id}  (${kernel}${kernel === platform ? '' : ` of ${platform}`})`);
+  for (const { id, where, wrong } of together(unexplained)) {
+    lines.push('', `${id}  (${where.join(', ')})`);
     for (const { what, expected, got } of wrong)
       lines.push(`  ${what}: expected ${JSON.stringify(expected)}, got ${JSON.stringify(got)}`);
   }
@@ -23,6 +23,17 @@ export function terminal({ rows, unexplained, explained, gone }, kernels, skippe
   const total = rows.filter(({ marks }) => marks.size > 0).length;
   lines.push('', `${total} cases: ${unexplained.length} unexplained differences, ${explained.length} explained`);
   return lines.join('\n');
+}
+
+/** The same difference on several machines is told once. */
+function together(unexplained) {
+  const found = new Map();
+  for (const { id, kernel, platform, wrong } of unexplained) {
+    const key = `${id} ${JSON.stringify(wrong)}`;
+    if (!found.has(key)) found.set(key, { id, wrong, where: [] });
+    found.get(key).where.push(kernel === platform ? kernel : `${kernel} of ${platform}`);
+  }
+  return [...found.values()];
 }
 
 /** Replaces what stands behind the mark in the page. */

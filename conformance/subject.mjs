@@ -34,7 +34,7 @@ export class Subject {
   /** A system call that must give a descriptor; it is closed when the case ends. @throws Error when it gives none */
   descriptor(what, result) {
     if (result < 0) throw new Error(`${what}: ${errnoName(result)}`);
-    this.undo.push(() => this.kernel.close(result));
+    this.undo.push(Object.assign(() => this.kernel.close(result), { fd: result }));
     return result;
   }
 
@@ -68,6 +68,7 @@ export class Subject {
 
   /** Closes before the case ends. */
   close(fd) {
+    this.undo = this.undo.filter((each) => each.fd !== fd);
     return this.kernel.close(fd);
   }
 
