@@ -64,6 +64,8 @@ const smmu = z.strictObject({
   s2fwb: z.boolean().default(false),
   canwbs: z.boolean().default(true),
   stall: z.boolean().default(false),
+  httu: z.enum(['none', 'access', 'dirty']).default('none'),
+  tlbKeepsDirty: z.boolean().default(false),
   eventQueueLog2: z.int().min(1).max(19).default(7),
   twoLevelStreamTable: z.boolean().default(true),
   reserved: z.array(reserved).default([]),

@@ -32,6 +32,16 @@ export interface SmmuSpec {
   readonly s2fwb: boolean;
   readonly canwbs: boolean;
   readonly stall: boolean;
+  /**
+   * What the SMMU updates in table descriptors by itself (IDR0.HTTU): nothing, the access flag, or the access flag and the dirty state, which the
+   * kernel tracks DMA with. Default `none`.
+   */
+  readonly httu?: 'none' | 'access' | 'dirty';
+  /**
+   * The TLB keeps that a page is dirty, so that only an invalidation makes the SMMU look at its descriptor again; else each write to a page whose
+   * dirty state is tracked looks at it. Hardware may do either. Default false.
+   */
+  readonly tlbKeepsDirty?: boolean;
   /** log2 of the event queue's records, 1 to 19. */
   readonly eventQueueLog2: number;
   /** Two-level stream table (IDR0.ST_LEVEL). */

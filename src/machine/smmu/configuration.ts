@@ -110,6 +110,9 @@ export class ConfigurationReader {
     if (getNumber(ste, STE.S2AA64) === 0) return bad('STE.S2AA64 is 0: only AArch64 tables exist');
     if (getNumber(ste, STE.S2ENDI) !== 0) return bad('STE.S2ENDI is 1: only little-endian tables exist');
     if (getNumber(ste, STE.S2S) !== 0 && !features.stall) return bad('STE.S2S is 1, and this SMMU cannot stall');
+    const updates = updatesOf(getNumber(ste, STE.S2HA), getNumber(ste, STE.S2HD), features.httu);
+    if (updates === null)
+      return bad(`STE.S2HA or S2HD wants updates of descriptors that IDR0.HTTU ${features.httu} lacks`);
     const granule = granuleShiftOfTg0(getNumber(ste, STE.S2TG));
     if (!features.granuleShifts.includes(granule)) return bad('STE.S2TG names a granule that this SMMU lacks');
     const t0sz = getNumber(ste, STE.S2T0SZ);
@@ -124,6 +127,7 @@ export class ConfigurationReader {
       outputBits,
       accessFlagOff: getNumber(ste, STE.S2AFFD) === 1,
       protectWalk: getNumber(ste, STE.S2PTW) === 1,
+      ...updates,
     });
   }
 
@@ -224,6 +228,13 @@ export class ConfigurationReader {
       return this.refuse(Event.C_BAD_CD, `CD.TG${which} names a granule that this SMMU lacks`);
     const size = getNumber(cd, upper ? CD.T1SZ : CD.T0SZ);
     if (size < 16 || size > 39) return this.refuse(Event.C_BAD_CD, `CD.T${which}SZ ${size} is out of range`);
+    const updates = updatesOf(getNumber(cd, CD.HA), getNumber(cd, CD.HD), features.httu);
+    if (updates === null) {
+      return this.refuse(
+        Event.C_BAD_CD,
+        `CD.HA or HD wants updates of descriptors that IDR0.HTTU ${features.httu} lacks`,
+      );
+    }
     const base = getInPlace(cd, upper ? CD.TTB1 : CD.TTB0);
     return new Stage(1, stage1Geometry(granule, 64 - size), {
       tableHi: hi32(base),
@@ -232,6 +243,7 @@ export class ConfigurationReader {
       accessFlagOff: getNumber(cd, CD.AFFD) === 1,
       hierarchical: getNumber(cd, upper ? CD.HAD1 : CD.HAD0) === 0,
       writeNoExec: getNumber(cd, CD.WXN) === 1,
+      ...updates,
     });
   }
 
@@ -278,4 +290,10 @@ export class ConfigurationReader {
     this.fault = { event, why, fetch: 0n, stage2: false, class: EventClass.IN, ipa: 0n };
     return null;
   }
+}
+
+/** What {HA, HD} enable, or null where the SMMU cannot (ILLEGAL). HD without HA is reserved, and enables nothing (IHI 0070 5.4). */
+function updatesOf(ha: number, hd: number, httu: number): { updatesAccess: boolean; updatesDirty: boolean } | null {
+  if ((ha === 1 && httu === 0) || (hd === 1 && httu < 2)) return null;
+  return { updatesAccess: ha === 1, updatesDirty: ha === 1 && hd === 1 };
 }

@@ -11,7 +11,7 @@ import type { Features } from './features.ts';
 import { configurationEvent, translationEvent } from './record.ts';
 import type { SmmuRegisters } from './registers.ts';
 import { exceeds } from './stage.ts';
-import { permits, TableWalker } from './walker.ts';
+import { permits, TableWalker, WRITE_WALKS } from './walker.ts';
 
 export interface Explained {
   readonly state: SmmuRegisters;
@@ -80,7 +80,8 @@ function translated(
       const pa = fromHalves(tlb.paHi(index), tlb.paLo(index) | (lo & 4095)) as Hpa;
       return { kind: 'translated', pa, steps, tlbHit: true };
     }
-    if (context.regime !== Regime.NESTED) event = walker.refuseByEntry(context.regime === Regime.S2, hi, lo);
+    const final = context.regime !== Regime.NESTED && (tlb.perms(index) & WRITE_WALKS) === 0;
+    if (final) event = walker.refuseByEntry(context.regime === Regime.S2, hi, lo);
   }
   if (event === 0) {
     return { kind: 'translated', pa: fromHalves(walker.outHi, walker.outLo) as Hpa, steps, tlbHit: false };

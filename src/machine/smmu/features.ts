@@ -6,6 +6,9 @@ import type { SmmuSpec } from '../spec.ts';
 /** log2 of the command queue's entries that CMDQS allows. */
 const COMMAND_QUEUE_LOG2 = 19;
 
+/** IDR0.HTTU by the spec's name; 3, access flags of table descriptors too, is not built. */
+const HTTU = { none: 0, access: 1, dirty: 2 } as const;
+
 export interface Features {
   readonly stage1: boolean;
   readonly stage2: boolean;
@@ -15,6 +18,9 @@ export interface Features {
   readonly sidBits: number;
   readonly ssidBits: number;
   readonly stall: boolean;
+  /** IDR0.HTTU: 1 updates access flags, 2 the dirty state too. */
+  readonly httu: number;
+  readonly tlbKeepsDirty: boolean;
   readonly twoLevelStreams: boolean;
   readonly twoLevelContexts: boolean;
   readonly eventQueueLog2: number;
@@ -48,6 +54,8 @@ export function featuresOf(spec: SmmuSpec): Features {
     sidBits: inRange('sidBits', 1, 32),
     ssidBits: inRange('ssidBits', 0, 20),
     stall: spec.stall,
+    httu: HTTU[spec.httu ?? 'none'],
+    tlbKeepsDirty: spec.tlbKeepsDirty ?? false,
     twoLevelStreams: spec.twoLevelStreamTable,
     twoLevelContexts: spec.ssidBits > 0,
     eventQueueLog2: inRange('eventQueueLog2', 1, 19),
@@ -68,6 +76,7 @@ function idRegisters(spec: SmmuSpec, features: Omit<Features, 'idRegisters'>): I
       S1P: Number(spec.stage1),
       TTF: 2,
       COHACC: Number(spec.coherent),
+      HTTU: features.httu,
       ASID16: 1,
       VMID16: 1,
       CD2L: Number(features.twoLevelContexts),

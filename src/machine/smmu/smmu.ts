@@ -23,7 +23,7 @@ import { configurationEvent, translationEvent } from './record.ts';
 import { SmmuRegisters } from './registers.ts';
 import { exceeds } from './stage.ts';
 import { type Stalled, Stalls } from './stalls.ts';
-import { permits, TableWalker } from './walker.ts';
+import { permits, TableWalker, WRITE_WALKS } from './walker.ts';
 
 /** The wires of an SMMU: `eventq` when records wait, `gerror` when GERROR changed, `sync` for a CMD_SYNC that asks for one. */
 export type SmmuInterrupt = 'eventq' | 'gerror' | 'sync';
@@ -64,7 +64,7 @@ export class Smmu implements Iommu {
     this.memory = memory;
     this.tap = tap;
     this.features = featuresOf(spec);
-    this.walker = new TableWalker(memory);
+    this.walker = new TableWalker(memory, this.features.tlbKeepsDirty);
     this.reader = new ConfigurationReader(memory, this.features, this.walker, this.configuration, true);
     this.invalidation = new Invalidation(this.features, this.tlb, this.configuration, this.cached);
     this.events = new EventQueue(memory, this.features.eventQueueLog2);
@@ -140,23 +140,26 @@ export class Smmu implements Iommu {
     const slot = contextSlot(requester, ssid);
     let context = this.contexts[slot];
     if (context.sid !== requester || context.ssid !== ssid) {
+      walker.updates.count = 0;
       const read = this.reader.read(state.streamTable, requester, ssid);
       if (read === null) return this.refuseConfiguration(tx, this.reader.fault!);
       context = read;
       this.contexts[slot] = context;
+      if (walker.updates.count !== 0) walker.updates.commit(this.memory);
     }
     if (context.kind === 'abort') return Status.ABORT;
     if (context.kind === 'bypass') return this.pass(tx) ? Status.OK : this.refuse(context, tx, Event.F_ADDR_SIZE);
     const at = tlbIndex(iovaHi, iovaLo, context.hash);
     if (tlb.holds(at, iovaHi, iovaLo, context.regime, context.id)) {
-      if (permits(tlb.perms(at), access)) {
+      const perms = tlb.perms(at);
+      if (permits(perms, access)) {
         tx.paHi = tlb.paHi(at);
         tx.paLo = tlb.paLo(at) | (iovaLo & 4095);
         return Status.OK;
       }
       // Hardware that has the entry does not walk again to see whether the tables changed. An entry of both stages does not
-      // say which of them refuses: that takes a walk.
-      if (context.regime !== Regime.NESTED) {
+      // say which of them refuses: that takes a walk, as a write does that may make a page dirty.
+      if (context.regime !== Regime.NESTED && (perms & WRITE_WALKS) === 0) {
         return this.refuse(context, tx, walker.refuseByEntry(context.regime === Regime.S2, iovaHi, iovaLo));
       }
     }
@@ -164,8 +167,9 @@ export class Smmu implements Iommu {
     if (s1 === undefined) return this.refuse(context, tx, walker.refuseHalf());
     const event = walker.walk(s1, context.s2, walkHi(context, s1, iovaHi), iovaLo, access);
     if (event !== 0) return this.refuse(context, tx, event);
+    if (walker.updates.count !== 0) walker.updates.commit(this.memory);
     tlb.fill(at, iovaHi, iovaLo, context.regime, context.id, walker.stage1Shift, walker.global);
-    tlb.fillOutput(at, walker.outHi, walker.outLo, walker.perms);
+    tlb.fillOutput(at, walker.outHi, walker.outLo, walker.entryPerms);
     tx.paHi = walker.outHi;
     tx.paLo = walker.outLo;
     return Status.OK;

@@ -16,6 +16,10 @@ export interface StageOptions {
   readonly writeNoExec?: boolean;
   /** Stage 2: a stage 1 table in device memory is refused. */
   readonly protectWalk?: boolean;
+  /** HA: a clear access flag is set instead of refused, and AFFD means nothing. */
+  readonly updatesAccess?: boolean;
+  /** HD: a write to a page that is clean but may be written (DBM) makes it dirty. Only with HA. */
+  readonly updatesDirty?: boolean;
 }
 
 export class Stage {
@@ -36,7 +40,9 @@ export class Stage {
   declare readonly hierarchical: boolean;
   declare readonly writeNoExec: boolean;
   declare readonly protectWalk: boolean;
-  /** Four levels of 4 KiB from a table that can be: what nearly all streams have, and the walker does fastest. */
+  declare readonly updatesAccess: boolean;
+  declare readonly updatesDirty: boolean;
+  /** Four levels of 4 KiB from a table that can be, and nothing to update: what nearly all streams have, and the walker does fastest. */
   declare readonly isFourLevels: boolean;
 
   constructor(stage: 1 | 2, geometry: Geometry, options: StageOptions) {
@@ -57,8 +63,13 @@ export class Stage {
     this.hierarchical = options.hierarchical ?? false;
     this.writeNoExec = options.writeNoExec ?? false;
     this.protectWalk = options.protectWalk ?? false;
+    this.updatesAccess = options.updatesAccess ?? false;
+    this.updatesDirty = this.updatesAccess && (options.updatesDirty ?? false);
     this.isFourLevels =
-      geometry.granuleShift === 12 && geometry.inputBits === 48 && (this.tableHi & this.beyondOutputHi) === 0;
+      geometry.granuleShift === 12 &&
+      geometry.inputBits === 48 &&
+      (this.tableHi & this.beyondOutputHi) === 0 &&
+      !this.updatesAccess;
   }
 }
 

@@ -6,11 +6,20 @@ import { fromHalves, type Hpa } from '../../ports/address.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
 import type { WalkStep } from '../../ports/outcome.ts';
 import { Access } from '../../ports/transaction.ts';
+import { DescriptorUpdates } from './descriptor-updates.ts';
 import type { Stage } from './stage.ts';
 
 const RWX = Access.READ | Access.WRITE | Access.EXECUTE;
 /** Privileged permissions stand four bits above the unprivileged ones. */
 const PRIVILEGED_SHIFT = 4;
+/** Among the permissions of a TLB entry: a write takes a walk, which may permit it. */
+export const WRITE_WALKS = 8;
+const WRITES = Access.WRITE | (Access.WRITE << PRIVILEGED_SHIFT);
+
+/** Bits of a leaf: AF; AP[2] of stage 1 (read-only), which is HAP[1] of stage 2 (writable); DBM in the high half. */
+const AF = 0x400;
+const AP2 = 0x80;
+const DBM = 1 << 19;
 
 /** Are the access bits of a transaction within `perms` (RWX at bit 0 unprivileged, at bit 4 privileged)? */
 export const permits = (perms: number, access: number): boolean =>
@@ -38,6 +47,8 @@ export class TableWalker {
   ipaLo = 0;
   fetchHi = 0;
   fetchLo = 0;
+  /** The descriptors that this access changes in memory once it is permitted: see {@link DescriptorUpdates}. */
+  readonly updates = new DescriptorUpdates();
   /** Set for a person who wants the steps; null on the hot path. */
   trace: WalkStep[] | null = null;
 
@@ -45,19 +56,47 @@ export class TableWalker {
   private lo = 0;
   private hi = 0;
   private device = false;
+  /** The TLB keeps that a page is dirty. */
+  declare private readonly keepsDirty: boolean;
+  /** A leaf on the way is one whose dirty state the SMMU updates and the TLB must not hide. */
+  private watched = false;
+  /** Where the leaf last found is, and the bits of it that any access and that a write changes. */
+  private entryHi = 0;
+  private entryLo = 0;
+  private onAccess = 0;
+  private onWrite = 0;
+  /** The stage 2 under the table with the stage 1 leaf: its permissions, its leaf and what a write changes there, and the leaf's IPA. */
+  private tablePerms = 0;
+  private tableHi = 0;
+  private tableLo = 0;
+  private tableOnWrite = 0;
+  private tableIpaHi = 0;
+  private tableIpaLo = 0;
 
-  constructor(memory: PhysicalMemory) {
+  constructor(memory: PhysicalMemory, keepsDirty = false) {
     this.memory = memory;
+    this.keepsDirty = keepsDirty;
+  }
+
+  /** The permissions that a TLB entry may hold: a write that has to be seen walks. */
+  get entryPerms(): number {
+    return this.watched ? (this.perms & ~WRITES) | WRITE_WALKS : this.perms;
   }
 
   /** Translates for the access bits given; at least one stage is present. */
   walk(s1: Stage | null, s2: Stage | null, hi: number, lo: number, access: number): number {
     this.stage2 = false;
     this.class = EventClass.IN;
+    this.watched = false;
+    this.updates.count = 0;
     if (s1 === null) return this.output(s2!, hi, lo, access);
     const refused = this.stage1(s1, s2, hi, lo);
     if (refused !== 0) return refused;
     if (!permits(this.perms, access)) return Event.F_PERMISSION;
+    if (s1.updatesAccess) {
+      const unwritable = this.update1(s1, s2, access);
+      if (unwritable !== 0) return unwritable;
+    }
     this.stage1Shift = this.leafShift;
     if (s2 === null) return 0;
     const { perms, leafShift, stage1Shift, global } = this;
@@ -92,6 +131,7 @@ export class TableWalker {
     if (refused === 0 && ((this.perms & Access.READ) === 0 || (s2.protectWalk && this.device)))
       refused = Event.F_PERMISSION;
     if (refused !== 0) this.refusedIpa(hi, lo);
+    else if (this.onAccess !== 0) this.updates.add(this.entryHi, this.entryLo, AF, 0);
     return refused;
   }
 
@@ -101,9 +141,43 @@ export class TableWalker {
     let refused = this.walkStage2(s2, hi, lo);
     if (refused === 0 && !permits(this.perms, access)) refused = Event.F_PERMISSION;
     if (refused !== 0) this.refusedIpa(hi, lo);
+    else if (s2.updatesAccess) this.update2(s2, access);
     this.stage1Shift = this.leafShift;
     this.global = false;
     return refused;
+  }
+
+  /** What the access changes in the stage 1 leaf; under a stage 2 that is a write, which the stage 2 must permit (IHI 0070 3.13.5). */
+  private update1(s1: Stage, s2: Stage | null, access: number): number {
+    const { onAccess, onWrite } = this;
+    const write = (access & Access.WRITE) !== 0;
+    const clear = write ? onWrite : 0;
+    this.watch(s1, write);
+    if ((onAccess | clear) === 0) return 0;
+    if (s2 !== null) {
+      if ((this.tablePerms & Access.WRITE) === 0) {
+        this.class = EventClass.TTD;
+        this.refusedIpa(this.tableIpaHi, this.tableIpaLo);
+        return Event.F_PERMISSION;
+      }
+      if (this.tableOnWrite !== 0) this.updates.add(this.tableHi, this.tableLo, this.tableOnWrite | AF, 0);
+    }
+    this.updates.add(this.entryHi, this.entryLo, AF, clear);
+    return 0;
+  }
+
+  /** What the access changes in the stage 2 leaf. */
+  private update2(s2: Stage, access: number): void {
+    const write = (access & Access.WRITE) !== 0;
+    const set = this.onAccess | (write ? this.onWrite : 0);
+    this.watch(s2, write);
+    if (set !== 0) this.updates.add(this.entryHi, this.entryLo, set | AF, 0);
+  }
+
+  /** Does the TLB entry leave writes to walks? A page that is dirty, or becomes so, only where the TLB does not keep that. */
+  private watch(stage: Stage, write: boolean): void {
+    if (!stage.updatesDirty || (this.hi & DBM) === 0) return;
+    if (!this.keepsDirty || (this.onWrite !== 0 && !write)) this.watched = true;
   }
 
   private refusedIpa(hi: number, lo: number): void {
@@ -116,8 +190,10 @@ export class TableWalker {
     const refused = this.descend(s1, s2, hi, lo);
     if (refused !== 0) return refused;
     const { lo: entry, hi: upper } = this;
-    if ((entry & 0x400) === 0 && !s1.accessFlagOff) return Event.F_ACCESS;
-    const writable = (entry & 0x80) === 0;
+    if ((entry & AF) === 0 && !s1.accessFlagOff && !s1.updatesAccess) return Event.F_ACCESS;
+    this.onAccess = s1.updatesAccess ? ~entry & AF : 0;
+    this.onWrite = s1.updatesDirty && (upper & DBM) !== 0 ? entry & AP2 : 0;
+    const writable = (entry & AP2) === 0 || this.onWrite !== 0;
     const unprivileged = (entry & 0x40) !== 0;
     const base = Access.READ | (writable ? Access.WRITE : 0);
     const noExec = writable && s1.writeNoExec;
@@ -134,8 +210,11 @@ export class TableWalker {
     const refused = this.descend(s2, null, hi, lo);
     if (refused !== 0) return refused;
     const { lo: entry, hi: upper } = this;
-    if ((entry & 0x400) === 0 && !s2.accessFlagOff) return Event.F_ACCESS;
-    const base = ((entry >>> 6) & 1 ? Access.READ : 0) | ((entry >>> 7) & 1 ? Access.WRITE : 0);
+    if ((entry & AF) === 0 && !s2.accessFlagOff && !s2.updatesAccess) return Event.F_ACCESS;
+    this.onAccess = s2.updatesAccess ? ~entry & AF : 0;
+    this.onWrite = s2.updatesDirty && (upper & DBM) !== 0 ? ~entry & AP2 : 0;
+    const writable = (entry & AP2) !== 0 || this.onWrite !== 0;
+    const base = ((entry >>> 6) & 1 ? Access.READ : 0) | (writable ? Access.WRITE : 0);
     // XN[54:53]: 0 both may execute, 1 unprivileged only, 2 nobody, 3 privileged only (FEAT_XNX).
     const xn = (upper >>> 21) & 3;
     const user = base | (xn <= 1 ? Access.EXECUTE : 0);
@@ -188,6 +267,10 @@ export class TableWalker {
       if (level === 3 ? (lo & 2) === 0 : !allowsBlock(granuleShift, level)) return Event.F_TRANSLATION;
       this.lo = lo;
       this.hi = hi;
+      if (direct) {
+        this.entryHi = tableHi;
+        this.entryLo = tableLo | (index << 3);
+      }
       return this.leaf(stage, shift, inHi, inLo, stage.hierarchical ? inherited : 0);
     }
   }
@@ -249,9 +332,12 @@ export class TableWalker {
     return 0;
   }
 
-  /** Table attributes only take away: APTable[62:61], XNTable 60, PXNTable 59. */
+  /** Table attributes only take away: APTable[62:61], XNTable 60, PXNTable 59. What APTable makes read-only no write makes dirty. */
   private inherit(hi: number): void {
-    if ((hi & (1 << 30)) !== 0) this.lo |= 0x80;
+    if ((hi & (1 << 30)) !== 0) {
+      this.lo |= AP2;
+      this.hi &= ~DBM;
+    }
     if ((hi & (1 << 29)) !== 0) this.lo &= ~0x40;
     if ((hi & (1 << 28)) !== 0) this.hi |= 1 << 22;
     if ((hi & (1 << 27)) !== 0) this.hi |= 1 << 21;
@@ -267,6 +353,12 @@ export class TableWalker {
       this.class = EventClass.IN;
       atHi = this.outHi;
       atLo = this.outLo;
+      this.tablePerms = this.perms;
+      this.tableHi = this.entryHi;
+      this.tableLo = this.entryLo;
+      this.tableOnWrite = this.onWrite;
+      this.tableIpaHi = hi;
+      this.tableIpaLo = lo;
     }
     const { memory } = this;
     if (!memory.locate(atHi, atLo)) {
@@ -278,6 +370,8 @@ export class TableWalker {
     }
     this.lo = memory.words[memory.at];
     this.hi = memory.words[memory.at + 1];
+    this.entryHi = atHi;
+    this.entryLo = atLo;
     if (this.trace !== null) this.note(stage, level, atHi, atLo);
     return 0;
   }
