@@ -11,6 +11,7 @@ import type {
   BarSpec,
   FunctionSpec,
   MsixSpec,
+  PasidSpec,
   PciFunction,
   PciPort,
   Registers,
@@ -58,9 +59,13 @@ export const BellRegister = {
   RAISED: 0x34,
   /** Sequence numbers that could not be written; their interrupts were not raised. */
   SEQUENCE_FAILED: 0x38,
+  /** {@link BELL_PASID} and a PASID: the address space of the DMA. 0: that of the function itself. */
+  DMA_PASID: 0x3c,
 } as const;
 
 export const BELL_ID = 0x0001_be11;
+/** DMA_PASID holds a PASID. */
+export const BELL_PASID = 0x8000_0000;
 export const BellStatus = { BUSY: 1, DONE: 2, FAILED: 4 } as const;
 /** TO_MEMORY: from BAR 4 to the IOVA; without it the other way. */
 export const BellDma = { START: 1, TO_MEMORY: 2, INTERRUPT: 4 } as const;
@@ -81,7 +86,8 @@ export class Bell implements PciFunction, Registers {
   /**
    * Options: `msix` 0 to 2048 vectors (32), `msi` 0, 1, 2, 4, 8, 16 or 32 messages (32), `perVectorMask` of MSI (true), `address64` of MSI
    * (true), `tableBar` 0, 2 or 4 (2), `tableOffset`, `pbaBar`, `pbaOffset` (after the table), `memory` bytes of BAR 4 (65536),
-   * `intx` (true), `express` (true), `flr` (true), `acs` (false), `vfs` virtual functions that SR-IOV can make of it, 0 to 64 (0).
+   * `intx` (true), `express` (true), `flr` (true), `acs` (false), `vfs` virtual functions that SR-IOV can make of it, 0 to 64 (0),
+   * `pasid` bits of its PASIDs, 0 (none) to 20 (0), `pasidExecute` and `pasidPrivileged` (false).
    * `virtual` makes one of those.
    * @throws RangeError naming the option.
    */
@@ -183,12 +189,14 @@ export class Bell implements PciFunction, Registers {
     };
     const iova = this.pair(BellRegister.DMA_IOVA_LO);
     const memory = port.barMemory(4, 0, this.memorySize).subarray(local, local + length);
-    if ((command & BellDma.TO_MEMORY) !== 0) port.dmaWrite(iova, memory, done);
-    else
-      port.dmaRead(iova, length, (ok, bytes) => {
-        if (ok) memory.set(bytes);
-        done(ok);
-      });
+    const named = words[BellRegister.DMA_PASID >> 2] >>> 0;
+    const pasid = named >= BELL_PASID ? named - BELL_PASID : undefined;
+    const store = (ok: boolean, bytes: Uint8Array): void => {
+      if (ok) memory.set(bytes);
+      done(ok);
+    };
+    if ((command & BellDma.TO_MEMORY) !== 0) port.dmaWrite(iova, memory, done, pasid);
+    else port.dmaRead(iova, length, store, pasid);
   }
 }
 
@@ -203,6 +211,7 @@ function bellSpec(read: OptionReader, memorySize: number, registers: Registers):
   const express = read.boolean('express', true);
   const flr = read.boolean('flr', true);
   const acs = read.boolean('acs', false);
+  const pasid = pasidSpec(read, express);
   return {
     name: 'bell',
     vendorId: BELL_VENDOR,
@@ -214,12 +223,26 @@ function bellSpec(read: OptionReader, memorySize: number, registers: Registers):
     ...(msix !== null ? { msix } : {}),
     ...(intx ? { interruptPin: 1 } : {}),
     ...(express ? { express: { type: 'endpoint', flr, acs } } : {}),
+    ...(pasid !== null ? { pasid } : {}),
     powerManagement: true,
   };
 }
 
-/** A virtual function has the BARs of the physical one, each at least 64 KiB. */
-function virtualSpec({ interruptPin: _pin, powerManagement: _power, ...spec }: FunctionSpec): FunctionSpec {
+function pasidSpec(read: OptionReader, express: boolean): PasidSpec | null {
+  const bits = read.integer('pasid', 0, 0, 20);
+  const execute = read.boolean('pasidExecute', false);
+  const privileged = read.boolean('pasidPrivileged', false);
+  if (bits > 0 && !express) throw read.error('pasid', 'expected 0 without express', bits);
+  return bits === 0 ? null : { bits, execute, privileged };
+}
+
+/** A virtual function has the BARs of the physical one, each at least 64 KiB, and shares its PASID capability. */
+function virtualSpec({
+  interruptPin: _pin,
+  powerManagement: _power,
+  pasid: _pasid,
+  ...spec
+}: FunctionSpec): FunctionSpec {
   const bars = spec.bars.map((bar) => (bar === null ? null : { ...bar, size: Math.max(bar.size, SMALLEST_VF_BAR) }));
   return { ...spec, name: 'bell VF', deviceId: BELL_VF_DEVICE, bars };
 }

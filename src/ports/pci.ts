@@ -82,6 +82,8 @@ export interface FunctionSpec {
     readonly acs?: boolean;
   };
   readonly powerManagement?: boolean;
+  /** The function can name an address space with each DMA: PASIDs below 2^bits, 1 to 20. Needs `express`. */
+  readonly pasid?: PasidSpec;
   /** SR-IOV: the function can make virtual ones of itself; its model then has {@link PciFunction.virtualFunction}. */
   readonly sriov?: SriovSpec;
   /**
@@ -89,6 +91,13 @@ export interface FunctionSpec {
    * must describe the same device. Capability registers behave as the capability at their offset does.
    */
   readonly captured?: Uint8Array;
+}
+
+/** Whether requests with a PASID may also ask for execution and for privilege; software turns each on. */
+export interface PasidSpec {
+  readonly bits: number;
+  readonly execute?: boolean;
+  readonly privileged?: boolean;
 }
 
 /** What a physical function says of its virtual ones. Routing ids are bus << 8 | device << 3 | function; all VFs stay on the PF's bus. */
@@ -128,9 +137,12 @@ export interface PciPort {
   readonly messagesEnabled: boolean;
   /** Drives the INTx pin. */
   setInterruptLine(asserted: boolean): void;
-  /** Submits DMA; `complete` is called later, never inside a register access. ok is false when any part was refused. */
-  dmaRead(iova: number, length: number, complete: (ok: boolean, bytes: Uint8Array) => void): void;
-  dmaWrite(iova: number, bytes: Uint8Array, complete: (ok: boolean) => void): void;
+  /**
+   * Submits DMA; `complete` is called later, never inside a register access. ok is false when any part was refused. With a `pasid` the address is
+   * one of that address space; it fails while software has not enabled PASIDs.
+   */
+  dmaRead(iova: number, length: number, complete: (ok: boolean, bytes: Uint8Array) => void, pasid?: number): void;
+  dmaWrite(iova: number, bytes: Uint8Array, complete: (ok: boolean) => void, pasid?: number): void;
   /** The bytes of a memory range of a BAR. */
   barMemory(bar: number, offset: number, size: number): Uint8Array;
 }

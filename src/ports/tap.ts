@@ -14,6 +14,8 @@ export type Hop =
       readonly data: number;
       /** What became of the raise. */
       readonly state: 'sent' | 'pending' | 'coalesced' | 'lost';
+      /** Of a DMA that names an address space. */
+      readonly pasid?: number;
     }
   | {
       readonly at: 'iommu';

@@ -41,6 +41,13 @@ export const ExpressType = {
 } as const;
 
 export const DeviceCapabilities = { ROLE_BASED_ERRORS: 0x0000_8000, FLR: 0x1000_0000 } as const;
+/** PCIe 7.5.3.15. A prefix before a request's header carries its PASID; with no maximum named, four of them may stand there. */
+export const DeviceCapabilities2 = {
+  EXTENDED_FORMAT: 0x0010_0000,
+  END_TO_END_PREFIX: 0x0020_0000,
+  MAX_PREFIXES_MASK: 0x00c0_0000,
+  MAX_PREFIXES_SHIFT: 22,
+} as const;
 export const DeviceControl = {
   RELAXED_ORDERING: 0x0010,
   MAX_PAYLOAD_MASK: 0x00e0,

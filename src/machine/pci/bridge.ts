@@ -20,7 +20,7 @@ import {
   Window,
 } from '../../arch/pci/index.ts';
 import { ConfigSpace, type ConfigWatcher } from './config-space.ts';
-import { CapabilityList, writeExpressCommon } from './layout.ts';
+import { allowPrefixes, CapabilityList, writeExpressCommon } from './layout.ts';
 import { PciBus } from './pci-bus.ts';
 import { attachState, type StateCapabilities, type StateOwner } from './state.ts';
 
@@ -181,6 +181,7 @@ function bridgeConfig(kind: BridgeKind, acs: boolean, express: boolean): ConfigS
   if (express) {
     const at = list.add(CapabilityId.EXPRESS, Express.LENGTH_V2);
     writeExpressCommon(config, at, IDS[kind].type, 0);
+    allowPrefixes(config, at);
   }
   if (acs && express) {
     config.set(EXTENDED_CAPABILITIES, 4, extendedHeader(ExtendedCapabilityId.ACS, 1, 0));

@@ -8,6 +8,8 @@ import { describeDma } from './hops.ts';
 import type { Upstream } from './upstream.ts';
 
 const PAGE = 4096;
+/** A request without a PASID, as {@link Tx.ssid} says it. */
+const NO_PASID = -1;
 /** A request for more is refused: no real function moves so much at once, and it bounds what a model can allocate. */
 const MAX_DMA = 64 * 1024 * 1024;
 
@@ -23,19 +25,19 @@ export class DmaEngine {
     this.upstream = upstream;
   }
 
-  read(iova: number, length: number, complete: (ok: boolean, bytes: Uint8Array) => void): void {
+  read(iova: number, length: number, complete: (ok: boolean, bytes: Uint8Array) => void, pasid = NO_PASID): void {
     const acceptable = isRange(iova, length);
     const bytes = new Uint8Array(acceptable ? length : 0);
     this.submit(
-      () => acceptable && this.move(iova, bytes, Access.READ),
+      () => acceptable && this.move(iova, bytes, Access.READ, pasid),
       (ok) => complete(ok, bytes),
     );
   }
 
-  write(iova: number, from: Uint8Array, complete: (ok: boolean) => void): void {
+  write(iova: number, from: Uint8Array, complete: (ok: boolean) => void, pasid = NO_PASID): void {
     const acceptable = isRange(iova, from.length);
     const bytes = acceptable ? from.slice() : from;
-    this.submit(() => acceptable && this.move(iova, bytes, Access.WRITE), complete);
+    this.submit(() => acceptable && this.move(iova, bytes, Access.WRITE, pasid), complete);
   }
 
   reset(): void {
@@ -49,20 +51,21 @@ export class DmaEngine {
   }
 
   /** All pieces are tried, as a device's independent requests are; true when each one succeeded. */
-  private move(iova: number, bytes: Uint8Array, access: number): boolean {
+  private move(iova: number, bytes: Uint8Array, access: number, pasid: number): boolean {
     let ok = true;
     for (let done = 0; done < bytes.length; ) {
       const here = iova + done;
       const length = Math.min(bytes.length - done, PAGE - (here % PAGE));
-      if (!this.piece(here, bytes.subarray(done, done + length), access)) ok = false;
+      if (!this.piece(here, bytes.subarray(done, done + length), access, pasid)) ok = false;
       done += length;
     }
     return ok;
   }
 
-  private piece(iova: number, bytes: Uint8Array, access: number): boolean {
+  private piece(iova: number, bytes: Uint8Array, access: number, pasid: number): boolean {
     const { tx, upstream, owner } = this;
-    if (!owner.mayIssue) return false;
+    if (!owner.mayIssue || (pasid !== NO_PASID && !owner.mayUsePasid(pasid))) return false;
+    tx.ssid = pasid;
     tx.requester = owner.streamId;
     tx.iovaHi = highHalf(iova);
     tx.iovaLo = iova | 0;

@@ -248,12 +248,17 @@ export class HostFunction implements PciPort, ConfigWatcher, MessageSender, Stat
     if (this.upstream.tap.observer !== null) describePin(this, asserted);
   }
 
-  dmaRead(iova: number, length: number, complete: (ok: boolean, bytes: Uint8Array) => void): void {
-    this.dma.read(iova, length, complete);
+  dmaRead(iova: number, length: number, complete: (ok: boolean, bytes: Uint8Array) => void, pasid?: number): void {
+    this.dma.read(iova, length, complete, pasid);
   }
 
-  dmaWrite(iova: number, bytes: Uint8Array, complete: (ok: boolean) => void): void {
-    this.dma.write(iova, bytes, complete);
+  dmaWrite(iova: number, bytes: Uint8Array, complete: (ok: boolean) => void, pasid?: number): void {
+    this.dma.write(iova, bytes, complete, pasid);
+  }
+
+  /** May a request carry this PASID: software has enabled them, and it fits the width. */
+  mayUsePasid(pasid: number): boolean {
+    return this.virtual === null ? (this.state.pasid?.allows(pasid) ?? false) : this.virtual.mayUsePasid(pasid);
   }
 
   barMemory(bar: number, offset: number, size: number): Uint8Array {

@@ -45,6 +45,7 @@ export function describeDma(from: HostFunction, tx: Transaction): void {
     address: exact(tx.iovaHi, tx.iovaLo),
     data: tx.size,
     state: 'sent',
+    ...(tx.ssid < 0 ? {} : { pasid: tx.ssid }),
   });
 }
 

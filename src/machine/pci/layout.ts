@@ -7,6 +7,7 @@ import {
   Command,
   capabilities,
   DeviceCapabilities,
+  DeviceCapabilities2,
   EXTENDED_CAPABILITIES,
   EXTENDED_CONFIG_SIZE,
   Express,
@@ -26,11 +27,15 @@ import {
   msiPendingOffset,
   msixPbaSize,
   msixTableSize,
+  PASID_MAX_BITS,
+  PASID_WIDTH_SHIFT,
+  Pasid,
+  PasidBits,
   PciStatus,
   Power,
   SrIov,
 } from '../../arch/pci/index.ts';
-import type { BarSpec, FunctionSpec, MsiSpec, MsixSpec } from '../../ports/pci.ts';
+import type { BarSpec, FunctionSpec, MsiSpec, MsixSpec, PasidSpec } from '../../ports/pci.ts';
 import { ConfigSpace } from './config-space.ts';
 import { checkSriov, restrictVfHeader, writeSriov } from './sriov.ts';
 
@@ -65,6 +70,7 @@ function generated(spec: FunctionSpec): ConfigSpace {
     const acs = extended.add(ExtendedCapabilityId.ACS, 1, Acs.LENGTH);
     config.set(acs + Acs.CAPABILITY, 2, Acs.REQUEST_REDIRECT | Acs.COMPLETION_REDIRECT);
   }
+  if (spec.pasid !== undefined) writePasid(config, extended, spec.pasid);
   if (spec.sriov !== undefined)
     writeSriov(config, extended.add(ExtendedCapabilityId.SR_IOV, 1, SrIov.LENGTH), spec.sriov);
   return config;
@@ -158,6 +164,19 @@ function writeExpress(config: ConfigSpace, list: CapabilityList, spec: FunctionS
   const { type, flr } = spec.express!;
   const offset = list.add(CapabilityId.EXPRESS, Express.LENGTH_V2);
   writeExpressCommon(config, offset, EXPRESS_TYPES[type], flr === true ? DeviceCapabilities.FLR : 0);
+  if (spec.pasid !== undefined) allowPrefixes(config, offset);
+}
+
+/** A PASID travels in a prefix before a request's header: its sender and every port on its way have to know such. */
+export function allowPrefixes(config: ConfigSpace, express: number): void {
+  const bits = DeviceCapabilities2.EXTENDED_FORMAT | DeviceCapabilities2.END_TO_END_PREFIX;
+  config.set(express + Express.DEVICE_CAPABILITIES_2, 4, bits);
+}
+
+function writePasid(config: ConfigSpace, list: ExtendedCapabilityList, { bits, execute, privileged }: PasidSpec): void {
+  const at = list.add(ExtendedCapabilityId.PASID, 1, Pasid.LENGTH);
+  const features = (execute === true ? PasidBits.EXECUTE : 0) | (privileged === true ? PasidBits.PRIVILEGED : 0);
+  config.set(at + Pasid.CAPABILITY, 2, (bits << PASID_WIDTH_SHIFT) | features);
 }
 
 /** What ports and endpoints have in common: version 2, role-based errors, 2.5 GT/s over one lane. */
@@ -192,6 +211,7 @@ function fromCapture(spec: FunctionSpec, bytes: Uint8Array): ConfigSpace {
   for (const { id, offset } of capabilities(read)) powerOnCapability(config, id, offset);
   for (const { id, offset } of extendedCapabilities(read)) {
     if (id === ExtendedCapabilityId.ACS) config.set(offset + Acs.CONTROL, 2, 0);
+    if (id === ExtendedCapabilityId.PASID) config.set(offset + Pasid.CONTROL, 2, 0);
   }
   return config;
 }
@@ -236,12 +256,22 @@ function checkSpec(spec: FunctionSpec): void {
     fail('interruptPin', `expected 1 to 4, got ${interruptPin}`);
   }
   checkSriov(spec);
+  checkPasid(spec, fail);
   if (captured !== undefined && captured.length !== CONFIG_SIZE && captured.length !== EXTENDED_CONFIG_SIZE) {
     fail('captured', `expected 256 or 4096 bytes, got ${captured.length}`);
   }
 }
 
 type Fail = (field: string, why: string) => never;
+
+function checkPasid({ pasid, express, captured }: FunctionSpec, fail: Fail): void {
+  if (pasid === undefined) return;
+  if (express === undefined) fail('pasid', 'a function without PCI Express has no PASIDs');
+  if (captured !== undefined) fail('pasid', 'a captured space says itself whether it has PASIDs');
+  if (!(Number.isInteger(pasid.bits) && pasid.bits >= 1 && pasid.bits <= PASID_MAX_BITS)) {
+    fail('pasid.bits', `expected 1 to ${PASID_MAX_BITS}, got ${pasid.bits}`);
+  }
+}
 
 function checkBar(bar: BarSpec, index: number, bars: readonly (BarSpec | null)[], fail: Fail): void {
   const field = `bars[${index}]`;

@@ -11,6 +11,8 @@ import type { ConfigSpace, ConfigWatcher } from './config-space.ts';
 export interface VirtualFunction {
   /** Its PF has VF Enable set, and it is one of NumVFs. */
   isEnabled(): boolean;
+  /** Virtual functions have no PASID capability: their PF's rules (PCIe 7.8.9). */
+  mayUsePasid(pasid: number): boolean;
   /** Where its BAR is decoded; -1: nowhere. */
   barBase(index: number): number;
 }
@@ -29,6 +31,7 @@ export interface SriovOwner {
   readonly model: PciFunction;
   /** In D0. */
   readonly isPowered: boolean;
+  mayUsePasid(pasid: number): boolean;
   /** The carrier of a VF's model, `distance` routing ids behind the PF; not on the bus yet. */
   carry(model: PciFunction, distance: number, virtual: VirtualFunction): CarriedVf;
 }
@@ -116,6 +119,7 @@ export class SriovCapability implements ConfigWatcher {
     checkAgreement(owner.model.spec, model.spec);
     const carried = owner.carry(model, spec.offset + spec.stride * index, {
       isEnabled: () => index < this.present && owner.isPowered,
+      mayUsePasid: (pasid) => owner.mayUsePasid(pasid),
       barBase: (bar) => this.barBase(bar, index),
     });
     this.made.push(carried);

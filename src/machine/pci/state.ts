@@ -10,6 +10,10 @@ import {
   ExtendedCapabilityId,
   findCapability,
   findExtendedCapability,
+  PASID_WIDTH_MASK,
+  PASID_WIDTH_SHIFT,
+  Pasid,
+  PasidBits,
   Power,
 } from '../../arch/pci/index.ts';
 import type { ConfigSpace, ConfigWatcher } from './config-space.ts';
@@ -126,10 +130,31 @@ export class AcsCapability {
   }
 }
 
+/** PASID: whether requests may name an address space, and how many there are (PCIe 7.8.9). */
+export class PasidCapability {
+  private readonly config: ConfigSpace;
+  private readonly control: number;
+  private readonly limit: number;
+
+  constructor(config: ConfigSpace, offset: number) {
+    this.config = config;
+    this.control = offset + Pasid.CONTROL;
+    const capability = config.read(offset + Pasid.CAPABILITY, 2);
+    this.limit = 2 ** ((capability & PASID_WIDTH_MASK) >> PASID_WIDTH_SHIFT);
+    const features = capability & (PasidBits.EXECUTE | PasidBits.PRIVILEGED);
+    config.allow(this.control, 2, PasidBits.ENABLE | features);
+  }
+
+  allows(pasid: number): boolean {
+    return pasid >= 0 && pasid < this.limit && (this.config.read(this.control, 2) & PasidBits.ENABLE) !== 0;
+  }
+}
+
 export interface StateCapabilities {
   readonly power: PowerCapability | null;
   readonly express: ExpressCapability | null;
   readonly acs: AcsCapability | null;
+  readonly pasid: PasidCapability | null;
 }
 
 /** Attaches behaviour to whichever of these capabilities the space has. */
@@ -139,10 +164,12 @@ export function attachState(config: ConfigSpace, owner: StateOwner): StateCapabi
   const express = findCapability(read, CapabilityId.EXPRESS);
   const features = findCapability(read, CapabilityId.ADVANCED_FEATURES);
   const acs = findExtendedCapability(read, ExtendedCapabilityId.ACS);
+  const pasid = findExtendedCapability(read, ExtendedCapabilityId.PASID);
   if (features !== 0) new AdvancedFeaturesCapability(config, features, owner);
   return {
     power: power === 0 ? null : new PowerCapability(config, power, owner),
     express: express === 0 ? null : new ExpressCapability(config, express, owner),
     acs: acs === 0 ? null : new AcsCapability(config, acs),
+    pasid: pasid === 0 ? null : new PasidCapability(config, pasid),
   };
 }
