@@ -21,7 +21,7 @@ export interface File {
   read?(process: Process, address: number, count: number, offset: number): number;
   write?(process: Process, address: number, count: number, offset: number): number;
   /** Maps [offset, offset + length) into `process`; the system call layer places it. */
-  mmap?(process: Process, offset: number, length: number, write: boolean): FileMapping | number;
+  mmap?(process: Process, offset: number, length: number, write: boolean, how?: MapRequest): FileMapping | number;
   /** Pins pages of a memfd (memfd_pin_folios), both multiples of the page size; -EINVAL beyond its end. Absent: no memfd. */
   pin?(offset: number, length: number, write: boolean): PinnedPages | number;
   /** nonseekable_open: reads and writes move no position. */
@@ -57,6 +57,12 @@ export interface EventFdContext extends EventFd {
   put(): void;
   /** Raises the counter for something that is no interrupt of a device: user space's write, REQ, ERR. */
   add(value: number): void;
+}
+
+/** What else a program says of a mapping that it wants: MAP_SHARED, and PROT_ bits. */
+export interface MapRequest {
+  readonly shared: boolean;
+  readonly prot: number;
 }
 
 /** What a file maps: physical memory or registers that the process now sees. */

@@ -11,6 +11,8 @@ export interface Process {
   readonly memory: UserMemory;
   /** Pages pinned and accounted against RLIMIT_MEMLOCK. */
   lockedPages: number;
+  /** Pages of it that iommufd has pinned (mm->pinned_vm), whoever is charged for them. */
+  pinnedPages: number;
   /** The open file of a descriptor, or null (EBADF). */
   file(fd: number): File | null;
   /** Takes the lowest free descriptor at or above `from`; -EMFILE beyond the limit. The file gains a reference. */
@@ -47,6 +49,7 @@ export class SimProcess<Memory extends OwnedMemory = OwnedMemory> implements Pro
   readonly limits: ResourceLimits;
   readonly memory: Memory;
   lockedPages = 0;
+  pinnedPages = 0;
   exited = false;
   private readonly refusals: RefusalLog;
   /** Open files by descriptor; null is a free one. */

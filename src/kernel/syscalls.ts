@@ -3,7 +3,7 @@ import type { ErrnoName } from '../uapi/errno.ts';
 import { requestName } from '../uapi/request-name.ts';
 import type { KernelContext } from './context.ts';
 import { EventFdFile, SimEventFd } from './eventfd.ts';
-import type { File, FileMapping } from './files.ts';
+import type { File, FileMapping, MapRequest } from './files.ts';
 import type { SimProcess } from './process.ts';
 import { lookup } from './sysfs/lookup.ts';
 import type { DirectoryNode, TreeNode } from './sysfs/node.ts';
@@ -67,7 +67,14 @@ export class Syscalls {
   }
 
   /** Asks the file for what it maps; whoever owns the address space places it. */
-  mapping(process: SimProcess, fd: number, offset: number, length: number, write: boolean): FileMapping | number {
+  mapping(
+    process: SimProcess,
+    fd: number,
+    offset: number,
+    length: number,
+    write: boolean,
+    how?: MapRequest,
+  ): FileMapping | number {
     this.begin('mmap');
     const file = process.file(fd);
     if (file === null) return this.badDescriptor(process, fd);
@@ -76,7 +83,7 @@ export class Syscalls {
       return this.refuse('EINVAL', `offset 0x${offset.toString(16)} is not a multiple of the page size`, 'offset');
     }
     if (file.mmap === undefined) return this.refuse('ENODEV', `${file.name} cannot be mapped`, 'fd');
-    return file.mmap(process, offset, length, write);
+    return file.mmap(process, offset, length, write, how);
   }
 
   /** mmap(MAP_SHARED) for a process whose address space the kernel keeps. */

@@ -24,27 +24,27 @@ function lockedBy(context: KernelContext): Map<number, number> {
 /** Pages that iommufd holds for a user id: user->locked_vm. */
 export const userLockedPages = (context: KernelContext, uid: number): number => lockedBy(context).get(uid) ?? 0;
 
-/** 0, or -ENOMEM when RLIMIT_MEMLOCK of the process would be exceeded. */
+/** iopt_pages_update_pinned: 0, or -ENOMEM when RLIMIT_MEMLOCK of the process would be exceeded. What is pinned of the process counts in every mode. */
 export function chargePages(context: KernelContext, mode: AccountMode, { process, uid }: Payer, pages: number): number {
-  if (mode === 'none' || pages === 0) return 0;
-  const locked = mode === 'mm' ? process.lockedPages : userLockedPages(context, uid);
-  if (locked + pages > Math.floor(process.limits.memlock / context.pageSize)) {
-    const whose = mode === 'mm' ? `process ${process.pid}` : `user ${uid}`;
-    const why = `${locked} locked pages of ${whose} and ${pages} more exceed RLIMIT_MEMLOCK, ${process.limits.memlock} bytes`;
-    return context.refusals.refuse('ENOMEM', why, 'length', 'raise the limit, or give the process CAP_IPC_LOCK');
+  if (pages === 0) return 0;
+  if (mode !== 'none') {
+    const locked = mode === 'mm' ? process.lockedPages : userLockedPages(context, uid);
+    if (locked + pages > Math.floor(process.limits.memlock / context.pageSize)) {
+      const whose = mode === 'mm' ? `process ${process.pid}` : `user ${uid}`;
+      const why = `${locked} locked pages of ${whose} and ${pages} more exceed RLIMIT_MEMLOCK, ${process.limits.memlock} bytes`;
+      return context.refusals.refuse('ENOMEM', why, 'length', 'raise the limit, or give the process CAP_IPC_LOCK');
+    }
   }
   add(context, mode, { process, uid }, pages);
   return 0;
 }
 
 export function unchargePages(context: KernelContext, mode: AccountMode, { process, uid }: Payer, pages: number): void {
-  if (mode !== 'none') add(context, mode, { process, uid }, -pages);
+  add(context, mode, { process, uid }, -pages);
 }
 
 function add(context: KernelContext, mode: AccountMode, { process, uid }: Payer, pages: number): void {
-  if (mode === 'mm') {
-    process.lockedPages += pages;
-    return;
-  }
-  lockedBy(context).set(uid, userLockedPages(context, uid) + pages);
+  process.pinnedPages += pages;
+  if (mode === 'mm') process.lockedPages += pages;
+  else if (mode === 'user') lockedBy(context).set(uid, userLockedPages(context, uid) + pages);
 }

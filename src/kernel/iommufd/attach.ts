@@ -130,6 +130,7 @@ function leave(device: IommufdDevice, hwpt: Hwpt): void {
     for (const { dev } of igroup.bound) userDoorbell(dev)?.detach?.();
     routeEvents(igroup, null);
   }
+  hwpt.fault?.drop(device, hwpt);
   hwpt.paging.ioas.iopt.unreserve(device);
   device.swMsiStart = null;
 }
@@ -151,6 +152,7 @@ function doReplace(device: IommufdDevice, hwpt: Hwpt): Hwpt | null | number {
   if (ioas !== oldIoas) for (const each of igroup.attached) (error < 0 ? ioas : oldIoas).iopt.unreserve(each);
   if (error < 0) return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);
   igroup.hwpt = hwpt;
+  old.fault?.drop(device, old);
   hwpt.users += igroup.attached.length;
   // The caller puts the last one.
   old.users -= igroup.attached.length - 1;

@@ -5,6 +5,7 @@ import type { IommuGroup } from '../iommu/iommu-group.ts';
 import type { AccountMode } from './account.ts';
 import { IommufdGroup } from './group.ts';
 import { Ioas } from './ioas.ts';
+import { MmapTable } from './mmap-table.ts';
 import { ObjectTable } from './object.ts';
 import { SwMsiTable } from './sw-msi.ts';
 
@@ -14,6 +15,8 @@ export class IommufdContext {
   readonly file: File;
   readonly objects: ObjectTable;
   readonly swMsi: SwMsiTable;
+  /** What drivers let user space map through the file. */
+  readonly mmaps: MmapTable;
   /** Who is charged for what is mapped from now on, unless CAP_IPC_LOCK frees it. */
   accountMode: Exclude<AccountMode, 'none'> = 'user';
   /** The IOAS that VFIO's container requests work on, or null. */
@@ -28,6 +31,7 @@ export class IommufdContext {
       if (object === this.vfioIoas) this.vfioIoas = null;
     };
     this.swMsi = new SwMsiTable(context);
+    this.mmaps = new MmapTable(context);
   }
 
   /** In the order of their ids. */

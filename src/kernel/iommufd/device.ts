@@ -5,6 +5,7 @@ import type { PciDev } from '../pci/pci-dev.ts';
 import type { IommufdContext } from './context.ts';
 import type { IommufdGroup } from './group.ts';
 import { isCoherent } from './hw-info.ts';
+import type { PageRequest } from './iopf.ts';
 import { IommufdObject } from './object.ts';
 import { SwMsiWindow } from './sw-msi-window.ts';
 import type { Vdevice } from './vdevice.ts';
@@ -16,6 +17,8 @@ export class IommufdDevice extends IommufdObject {
   readonly igroup: IommufdGroup;
   /** What it is called in a virtual IOMMU, or null. */
   vdevice: Vdevice | null = null;
+  /** Page requests whose group is not complete yet. */
+  partialFaults: readonly PageRequest[] = [];
   /** Where the options SW_MSI_START and SW_MSI_SIZE move the window for doorbells. */
   readonly windowOption = new SwMsiWindow();
   /** Start of the software MSI window while attached, or null: the platform's MSIs need no doorbell mapping (sw_msi_start is PHYS_ADDR_MAX). */

@@ -1,7 +1,7 @@
 /** /dev/iommu: each open file is a context of its own (iommufd/main.c). */
 import * as uapi from '../../uapi/iommufd.ts';
 import type { KernelContext } from '../context.ts';
-import type { File } from '../files.ts';
+import type { File, FileMapping, MapRequest } from '../files.ts';
 import type { Process } from '../process.ts';
 import { IommufdContext } from './context.ts';
 import { dispatch, type Op, op, type Request } from './dispatch.ts';
@@ -58,6 +58,10 @@ export class IommufdFile implements File {
     const number = request & NUMBER_MASK;
     if (number < uapi.IOMMUFD_CMD_BASE || number > LAST) return vfioCompat(this.ctx, process, request, argument);
     return dispatch(this.ctx, BY_NUMBER.get(number), process, request, argument);
+  }
+
+  mmap(_process: Process, offset: number, length: number, write: boolean, how?: MapRequest): FileMapping | number {
+    return this.ctx.mmaps.map(offset, length, how ?? { shared: true, prot: write ? 3 : 1 });
   }
 
   release(): void {

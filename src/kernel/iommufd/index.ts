@@ -14,6 +14,7 @@ export { HwptPaging } from './hwpt.ts';
 export { HwptNested } from './hwpt-nested.ts';
 export { Ioas } from './ioas.ts';
 export type { HwInfo, IommuOps, NestedTable } from './iommu-ops.ts';
+export { type PageRequest, reportDeviceFault } from './iopf.ts';
 export { SW_MSI_PAGES, SwMsiTable } from './sw-msi.ts';
 export { type Invalidated, UserArray, UserData } from './user-data.ts';
 export { Vdevice } from './vdevice.ts';

@@ -335,6 +335,7 @@ export class Program {
       credentials: { euid: 0, capabilities: new Set(['CAP_IPC_LOCK']) },
       limits: { memlock: Number.POSITIVE_INFINITY, nofile: 16 },
       lockedPages: 0,
+      pinnedPages: 0,
       memory: {
         copyIn: (address, into) => {
           into.set(this.request.subarray(address, address + into.length));
