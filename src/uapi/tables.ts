@@ -1,11 +1,14 @@
 /**
  * Which header each table mirrors: what `scripts/uapi-facts.mjs` asks the C compiler, and what `uapi.test.ts` compares.
  */
+import * as dmaBuf from './dma-buf.ts';
 import { ERRNO } from './errno.ts';
+import * as fcntl from './fcntl.ts';
 import * as ioctl from './ioctl.ts';
 import * as iommufd from './iommufd.ts';
 import * as kvm from './kvm.ts';
 import * as kvmArm64 from './kvm-arm64.ts';
+import * as memfd from './memfd.ts';
 import * as vfio from './vfio.ts';
 
 export interface Table {
@@ -24,6 +27,9 @@ export const TABLES: readonly Table[] = [
   { header: 'linux/iommufd.h', architecture: 'x86_64', exports: iommufd, whole: true },
   { header: 'linux/kvm.h', architecture: 'x86_64', exports: kvm, whole: false },
   { header: 'asm/kvm.h', architecture: 'aarch64', exports: kvmArm64, whole: false },
+  { header: 'linux/dma-buf.h', architecture: 'x86_64', exports: dmaBuf, whole: false },
+  { header: 'linux/memfd.h', architecture: 'x86_64', exports: memfd, whole: false },
+  { header: 'linux/fcntl.h', architecture: 'x86_64', exports: fcntl, whole: false },
   { header: 'linux/ioctl.h', architecture: 'x86_64', exports: ioctl, whole: false },
   { header: 'linux/errno.h', architecture: 'x86_64', exports: ERRNO, whole: false },
 ];

@@ -76,7 +76,7 @@ export function ioasChangeProcess(ucmd: Request<typeof iommu_ioas_change_process
   const areas = ctx.ioases.flatMap((ioas) => ioas.iopt.areas.all());
   const anonymous = areas.find(({ pages }) => pages.file === null);
   if (anonymous !== undefined) {
-    const why = `the mapping ${showSpan(anonymous)} is memory of a process, not of a file`;
+    const why = `the mapping ${showSpan(anonymous)} is memory of a process or of a device, not of a file`;
     return refusals.refuse('EINVAL', why, undefined, 'map with IOAS_MAP_FILE what has to survive an exec');
   }
   const moved: IoptPages[] = [];

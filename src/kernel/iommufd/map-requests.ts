@@ -10,11 +10,13 @@ import {
   type iommu_ioas_map_file,
   type iommu_ioas_unmap,
 } from '../../uapi/iommufd.ts';
+import { DmaBufFile } from '../dma-buf.ts';
 import type { File } from '../files.ts';
 import type { Process } from '../process.ts';
 import type { AccountMode } from './account.ts';
 import type { IommufdContext } from './context.ts';
 import type { Request } from './dispatch.ts';
+import { DmaBufPages } from './dmabuf-pages.ts';
 import { Ioas } from './ioas.ts';
 import { IoptPages } from './pages.ts';
 import { U64_MAX } from './span.ts';
@@ -30,7 +32,7 @@ export function ioasMap(ucmd: Request<typeof iommu_ioas_map>): number {
   const ioas = ctx.objects.get(cmd.ioas_id, Ioas, 'ioas_id');
   if (typeof ioas === 'number') return ioas;
   const fixed = (cmd.flags & IOMMU_IOAS_MAP_FIXED_IOVA) !== 0;
-  const source = { process, file: null, start: cmd.user_va, length: cmd.length };
+  const source = { process, start: cmd.user_va, length: cmd.length };
   const mode = accountMode(process, ctx.accountMode);
   const iova = mapSource(ctx, ioas, source, fixed ? cmd.iova : null, protOf(cmd.flags), mode);
   return typeof iova === 'number' ? iova : ucmd.respond({ iova });
@@ -43,12 +45,17 @@ export function ioasMapFile(ucmd: Request<typeof iommu_ioas_map_file>): number {
   if (error < 0) return error;
   const ioas = ctx.objects.get(cmd.ioas_id, Ioas, 'ioas_id');
   if (typeof ioas === 'number') return ioas;
+  const { start, length } = cmd;
+  if (length === 0n) return refusals.refuse('EINVAL', 'length is 0', 'length');
+  if (start + length - 1n > U64_MAX)
+    return refusals.refuse('EOVERFLOW', `start ${hex(start)} + ${hex(length)} wraps`, 'start');
   const file = process.file(cmd.fd);
   if (file === null) return refusals.refuse('EBADF', `file descriptor ${cmd.fd} is not open`, 'fd');
+  const prot = protOf(cmd.flags);
+  const pages = filePages(ctx, { process, file, start, length }, prot);
+  if (typeof pages === 'number') return pages;
   const fixed = (cmd.flags & IOMMU_IOAS_MAP_FIXED_IOVA) !== 0;
-  const source = { process, file, start: cmd.start, length: cmd.length };
-  const mode = accountMode(process, ctx.accountMode);
-  const iova = mapSource(ctx, ioas, source, fixed ? cmd.iova : null, protOf(cmd.flags), mode);
+  const iova = mapPages(ctx, ioas, pages, { start, length }, fixed ? cmd.iova : null, prot);
   return typeof iova === 'number' ? iova : ucmd.respond({ iova });
 }
 
@@ -90,35 +97,68 @@ export function ioasUnmap(ucmd: Request<typeof iommu_ioas_unmap>): number {
 /** What a mapping is made of. */
 export interface MapSource {
   readonly process: Process;
-  readonly file: File | null;
   /** User address, or offset in the file. */
   readonly start: bigint;
   readonly length: bigint;
 }
 
-/** iopt_map_user_pages and iopt_map_file_pages: the IOVA, or -errno. */
+/** iopt_map_user_pages: the IOVA, or -errno. */
 export function mapSource(
   ctx: IommufdContext,
   ioas: Ioas,
-  { process, file, start, length }: MapSource,
+  { process, start, length }: MapSource,
   iova: bigint | null,
   prot: number,
   account: AccountMode,
 ): bigint | number {
-  const { refusals, pageSize } = ctx.context;
-  const field = file === null ? 'user_va' : 'start';
   if (start + length > U64_MAX) {
-    return refusals.refuse('EOVERFLOW', `${field} ${hex(start)} + ${hex(length)} wraps`, field);
+    return ctx.context.refusals.refuse('EOVERFLOW', `user_va ${hex(start)} + ${hex(length)} wraps`, 'user_va');
   }
-  if (length === 0n || length > U64_MAX - BigInt(pageSize)) {
-    return refusals.refuse('EINVAL', `length ${hex(length)} is 0, or almost everything`, 'length');
-  }
-  const startByte = start % BigInt(pageSize);
+  const error = checkLength(ctx, length);
+  if (error < 0) return error;
+  const base = start - (start % BigInt(ctx.context.pageSize));
   const writable = (prot & Prot.WRITE) !== 0;
-  const pages = new IoptPages(ctx.context, { process, file, base: start - startByte, writable, account });
+  const pages = new IoptPages(ctx.context, { process, file: null, base, writable, account });
+  return mapPages(ctx, ioas, pages, { start, length }, iova, prot);
+}
+
+/** iopt_alloc_dmabuf_pages or iopt_alloc_file_pages: of the latter it turns out when they are pinned whether the file has pages at all. */
+function filePages(
+  ctx: IommufdContext,
+  { process, file, start, length }: MapSource & { readonly file: File },
+  prot: number,
+): IoptPages | number {
+  const base = start - (start % BigInt(ctx.context.pageSize));
+  const writable = (prot & Prot.WRITE) !== 0;
+  if (file instanceof DmaBufFile) {
+    return DmaBufPages.import(ctx.context, { process, dmabuf: file, base, writable }, start, length);
+  }
+  const error = checkLength(ctx, length);
+  if (error < 0) return error;
+  const account = accountMode(process, ctx.accountMode);
+  return new IoptPages(ctx.context, { process, file, base, writable, account });
+}
+
+/** iopt_map_common: takes over the reference on the pages. */
+function mapPages(
+  ctx: IommufdContext,
+  ioas: Ioas,
+  pages: IoptPages,
+  { start, length }: { readonly start: bigint; readonly length: bigint },
+  iova: bigint | null,
+  prot: number,
+): bigint | number {
+  const startByte = start % BigInt(ctx.context.pageSize);
   const mapped = ioas.iopt.map([{ pages, startByte, length }], length, iova, prot);
   if (typeof mapped === 'number') pages.put();
   return mapped;
+}
+
+/** iopt_alloc_pages. */
+function checkLength(ctx: IommufdContext, length: bigint): number {
+  const { refusals, pageSize } = ctx.context;
+  if (length !== 0n && length <= U64_MAX - BigInt(pageSize)) return 0;
+  return refusals.refuse('EINVAL', `length ${hex(length)} is 0, or almost everything`, 'length');
 }
 
 /** CAP_IPC_LOCK frees from the limit. */

@@ -119,9 +119,9 @@ describe('IOAS_MAP_FILE', () => {
     expect(map({ flags: FIXED, iova: U64_MAX }).result).toBe('EOVERFLOW');
     expect(map({ flags: FIXED }).result).toBe('EINVAL');
     expect(map({ ioas_id: 99, fd: -1 }).result).toBe('ENOENT');
-    expect(map({ fd: -1, length: 0 }).result).toBe('EBADF');
-    expect(map({ start: U64_MAX }).result).toBe('EOVERFLOW');
-    expect(map({ length: 0 }).result).toBe('EINVAL');
+    expect(map({ fd: -1, length: 0 }).result).toBe('EINVAL');
+    expect(map({ fd: -1, start: U64_MAX }).result).toBe('EOVERFLOW');
+    expect(map({ fd: -1 }).result).toBe('EBADF');
     expect(map({ start: 0x3000 }).result).toBe('EINVAL');
     expect(map({ fd: iommufd.fd }).result).toBe('EINVAL');
     expect(map({}).iova).toBe(0x1000n);

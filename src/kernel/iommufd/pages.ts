@@ -1,10 +1,12 @@
 /** Memory that areas map (struct iopt_pages): shared by an area and its copies, pinned only while a page table needs it. */
 import { fromU64, hex } from '../../ports/address.ts';
+import type { IommuDomain } from '../../ports/iommu.ts';
 import type { PinnedPages, UserMemory } from '../../ports/process.ts';
 import type { KernelContext } from '../context.ts';
 import { type File, fget, fput } from '../files.ts';
 import type { Process } from '../process.ts';
 import { type AccountMode, chargePages, type Payer, payer, unchargePages } from './account.ts';
+import type { Area } from './area.ts';
 
 /** Physically contiguous bytes. */
 export interface Run {
@@ -42,7 +44,9 @@ export class IoptPages {
   readonly base: bigint;
   readonly writable: boolean;
   readonly account: AccountMode;
-  private readonly context: KernelContext;
+  /** Device memory: mapped as such, and not for the kernel's own accesses. */
+  readonly mmio: boolean = false;
+  protected readonly context: KernelContext;
   private readonly memory: UserMemory;
   private payer: Payer;
   private references = 1;
@@ -70,8 +74,24 @@ export class IoptPages {
 
   put(): void {
     this.references -= 1;
-    if (this.references === 0 && this.file !== null) fput(this.file);
+    if (this.references === 0) this.released();
   }
+
+  /** The last reference is gone (iopt_release_pages). */
+  protected released(): void {
+    if (this.file !== null) fput(this.file);
+  }
+
+  /** They were taken away, and no domain has them. */
+  get revoked(): boolean {
+    return false;
+  }
+
+  /** The area is in these domains from now on; pages that may be taken away remember it. */
+  track(_area: Area, _domains: readonly IommuDomain[]): void {}
+
+  /** The area is in no domain any more. */
+  untrack(_area: Area): void {}
 
   /** Pages that are charged now. */
   get pinnedPages(): number {

@@ -100,7 +100,7 @@ function mapDma(ctx: IommufdContext, process: Process, argument: bigint): number
   if (typeof ioas === 'number') return ioas;
   const read = (map.flags & uapi.VFIO_DMA_MAP_FLAG_READ) !== 0 ? Prot.READ : 0;
   const write = (map.flags & uapi.VFIO_DMA_MAP_FLAG_WRITE) !== 0 ? Prot.WRITE : 0;
-  const source = { process, file: null, start: map.vaddr, length: map.size };
+  const source = { process, start: map.vaddr, length: map.size };
   const mode = accountMode(process, ctx.accountMode);
   const iova = mapSource(ctx, ioas, source, map.iova, Prot.CACHE | read | write, mode);
   return typeof iova === 'number' ? iova : 0;

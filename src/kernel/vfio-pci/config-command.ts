@@ -21,6 +21,7 @@ export function commandWrite(state: VfioPciState, bars: BarEmulation, value: num
   if ((value & believed & ~real & decode) !== 0 || bars.needsRestore) bars.restore();
   write();
   state.setVword(Header.COMMAND, (state.vword(Header.COMMAND) & ~decode) | (value & decode));
+  state.unzap();
 }
 
 /** INTX_DISABLE is virtual: it masks through the path that the interrupt itself uses. */

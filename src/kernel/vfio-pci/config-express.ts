@@ -40,4 +40,5 @@ export function afWrite(state: VfioPciState, chunk: ConfigChunk): void {
 function userReset(state: VfioPciState): void {
   state.zap();
   state.dev.tryReset();
+  state.unzap();
 }

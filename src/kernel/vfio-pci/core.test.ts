@@ -423,7 +423,6 @@ describe('features, names, and what is not there', () => {
       [0, /VF token/],
       [1, /migration/],
       [10, /CDX/],
-      [11, /not built/],
       [9, /migration/],
       [99, /unknown/],
     ] as const) {

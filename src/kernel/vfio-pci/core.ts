@@ -3,6 +3,7 @@ import { CapabilityId, Command, Header, MSIX_BAR_MASK, Msix, MsixEntry, msixVect
 import { fromU64 } from '../../ports/address.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import {
+  VFIO_DEVICE_FEATURE_DMA_BUF,
   VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
   VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
   VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
@@ -28,6 +29,7 @@ import type { VfioDeviceOps } from '../vfio/device-ops.ts';
 import { vfioCheckFeature } from '../vfio/feature.ts';
 import { VfioPciConfig } from './config.ts';
 import { type BusResettable, DeviceSet, setDriverData, type VfioDevices } from './device-set.ts';
+import { VfioPciDmaBufs } from './dmabuf.ts';
 import { type FeatureHandler, FeatureTable } from './feature.ts';
 import { HotReset } from './hot-reset.ts';
 import { VfioPciInfo } from './info.ts';
@@ -68,6 +70,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
   private readonly set: DeviceSet;
   private readonly hotReset: HotReset;
   private readonly sriov: VfioPciSriov;
+  private readonly dmaBufs: VfioPciDmaBufs;
   needsReset = false;
 
   constructor(context: KernelContext, dev: PciDevice, irqs: PciIrqs, options: VfioPciOptions = {}) {
@@ -85,6 +88,8 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
     this.set = new DeviceSet(dev, options.vfio ?? null);
     this.hotReset = new HotReset(dev, this.set, context.refusals);
     this.sriov = new VfioPciSriov(context, dev, this.power, options.virtualFunctions ?? null);
+    this.dmaBufs = new VfioPciDmaBufs(this.state);
+    this.state.moveDmaBufs = (revoked) => this.dmaBufs.move(revoked);
     this.addFeatures();
     setDriverData(dev, this);
   }
@@ -94,6 +99,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
     features.set(VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, (_process, flags, _address, size) => power.enter(flags, size));
     features.set(VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, (...call) => power.enterWithWakeup(...call));
     features.set(VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, (_process, flags, _address, size) => power.leave(flags, size));
+    features.set(VFIO_DEVICE_FEATURE_DMA_BUF, (...call) => this.dmaBufs.feature(...call));
     if (this.sriov.takesToken) features.set(VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, (...call) => this.setToken(...call));
   }
 
@@ -149,6 +155,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
   closeDevice(): void {
     const { dev, state } = this;
     this.sriov.closed();
+    this.dmaBufs.cleanup();
     state.zap();
     this.power.exit();
     this.power.runtime.resume();
@@ -178,6 +185,10 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
   quiesce(): void {
     this.state.zap();
     this.state.setPowerState(0);
+  }
+
+  unquiesce(): void {
+    this.state.unzap();
   }
 
   endBusReset(): void {
@@ -266,6 +277,7 @@ export class VfioPciCore implements VfioDeviceOps, BusResettable {
     state.zap();
     state.setPowerState(0);
     const error = dev.tryReset();
+    state.unzap();
     if (error === -ERRNO.EAGAIN) return context.refusals.refuse('EAGAIN', `the lock of ${dev.name} is held`, 'request');
     return error;
   }

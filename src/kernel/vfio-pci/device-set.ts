@@ -9,6 +9,8 @@ export interface BusResettable {
   beginBusReset(): void;
   /** mmaps go, and the function is in D0. */
   quiesce(): void;
+  /** After the reset, or when it failed: what of the BARs was lent to other devices can be used again. */
+  unquiesce(): void;
   endBusReset(): void;
   /** The last user left it without a reset of its own (vdev->needs_reset). */
   needsReset: boolean;

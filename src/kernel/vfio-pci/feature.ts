@@ -1,7 +1,6 @@
-/** VFIO_DEVICE_FEATURE of plain vfio-pci, by id (vfio_pci_core.c, vfio_main.c). What Linux answers and this kernel does not says so. */
+/** VFIO_DEVICE_FEATURE of plain vfio-pci, by id (vfio_pci_core.c, vfio_main.c). */
 import {
   VFIO_DEVICE_FEATURE_BUS_MASTER,
-  VFIO_DEVICE_FEATURE_DMA_BUF,
   VFIO_DEVICE_FEATURE_MASK,
   VFIO_DEVICE_FEATURE_PCI_VF_TOKEN,
 } from '../../uapi/vfio.ts';
@@ -10,8 +9,6 @@ import type { RefusalLog } from '../refusal.ts';
 
 /** `flags` holds GET, SET and PROBE; `address` is the payload's, `size` its bytes. */
 export type FeatureHandler = (process: Process, flags: number, address: number, size: number) => number;
-
-const NOT_BUILT = new Map<number, string>([[VFIO_DEVICE_FEATURE_DMA_BUF, 'DMA_BUF']]);
 
 export class FeatureTable {
   private readonly refusals: RefusalLog;
@@ -36,8 +33,6 @@ export class FeatureTable {
 }
 
 function why(id: number): string {
-  const missing = NOT_BUILT.get(id);
-  if (missing !== undefined) return `feature ${id} (${missing}) exists in Linux 7.2 but is not built in this kernel`;
   if (id === VFIO_DEVICE_FEATURE_PCI_VF_TOKEN)
     return 'the function is no SR-IOV physical function, so it takes no VF token';
   if (id === VFIO_DEVICE_FEATURE_BUS_MASTER) return 'feature 10 (BUS_MASTER) belongs to CDX devices';

@@ -107,6 +107,7 @@ describe('PCI_HOT_RESET', () => {
       needsReset: false,
       beginBusReset: () => events.push('begin'),
       quiesce: () => events.push('quiesce'),
+      unquiesce: () => {},
       endBusReset: () => events.push('end'),
     });
     expect(reset(groups.slice(0, 1))).toBe('EINVAL');

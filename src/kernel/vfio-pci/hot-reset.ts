@@ -142,6 +142,7 @@ export class HotReset {
       return refusals.refuse('EINVAL', `${foreign.ops.name} is reset too, and ${proof} do not own it`, 'group_fds');
     for (const core of set.cores) core.quiesce();
     const error = this.dev.resetBus();
+    for (const core of set.cores) core.unquiesce();
     if (error === -ERRNO.EAGAIN)
       return refusals.refuse('EAGAIN', 'the lock of a function on the bus is held', 'request');
     return error;

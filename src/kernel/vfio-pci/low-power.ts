@@ -57,7 +57,10 @@ export class LowPower implements PmCallbacks {
   /** LOW_POWER_EXIT: no error when low power was not entered, or has ended by itself. */
   leave(flags: number, size: number): number {
     const checked = this.check(flags, size, 0);
-    if (checked === 1) this.exit();
+    if (checked === 1) {
+      this.exit();
+      this.state.unzap();
+    }
     return Math.min(checked, 0);
   }
 

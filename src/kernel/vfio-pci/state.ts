@@ -48,6 +48,8 @@ export class VfioPciState {
   zaps = 0;
   /** Called after mmaps were taken away. */
   onZap: () => void = () => {};
+  /** vfio_pci_dma_buf_move: dma-bufs of the BARs are revoked, or come back. */
+  moveDmaBufs: (revoked: boolean) => void = () => {};
 
   constructor(context: KernelContext, dev: PciDevice, irqs: PciIrqs) {
     this.context = context;
@@ -95,10 +97,16 @@ export class VfioPciState {
     this.setVword(offset + 2, value >>> 16);
   }
 
-  /** vfio_pci_zap_and_down_write_memory_lock: every mmap of a BAR faults from here on. */
+  /** vfio_pci_zap_and_down_write_memory_lock: every mmap of a BAR faults from here on, and its dma-bufs are revoked. */
   zap(): void {
     this.zaps += 1;
+    this.moveDmaBufs(true);
     this.onZap();
+  }
+
+  /** Behind whatever may have brought the BARs back: the dma-bufs come back with them. mmaps come by themselves, with the next access. */
+  unzap(): void {
+    if (this.memoryEnabled) this.moveDmaBufs(false);
   }
 
   /** vfio_pci_memory_lock_and_enable … unlock_and_restore: real decoding on while `body` touches the device. */
@@ -115,6 +123,7 @@ export class VfioPciState {
   lockAndSetPowerState(state: PowerState): void {
     if (state === 3) this.zap();
     this.setPowerState(state);
+    this.unzap();
   }
 
   /** vfio_pci_set_power_state. */
