@@ -90,7 +90,7 @@ export class VfioPciDmaBufs {
       return refusals.refuse('EFAULT', `the ${layout.size} bytes of the payload are not readable`, 'data');
     const asked = layout.read(bytes);
     if (asked.nr_ranges === 0) return refusals.refuse('EINVAL', 'nr_ranges is 0', 'nr_ranges');
-    if (asked.flags !== 0) return refusals.refuse('EINVAL', `flags ${hex(asked.flags)} is not 0`, 'flags');
+    if (asked.flags !== 0) return refusals.refuse('EINVAL', `flags ${hex(asked.flags, 1)} is not 0`, 'flags');
     const bar = this.bar(asked.region_index);
     if (typeof bar === 'number') return bar;
     const ranges = this.readRanges(process, address + layout.size, asked.nr_ranges);
@@ -146,7 +146,7 @@ export class VfioPciDmaBufs {
     let sum = 0n;
     for (const [i, { offset, length }] of ranges.entries()) {
       if (length === 0n || offset % page !== 0n || length % page !== 0n) {
-        const why = `range ${i}, ${hex(offset)} + ${hex(length)}, is not made of whole pages of ${pageSize} bytes`;
+        const why = `range ${i}, ${hex(offset, 1)} + ${hex(length, 1)}, is not made of whole pages of ${pageSize} bytes`;
         return refusals.refuse('EINVAL', why, 'dma_ranges');
       }
       sum += length;
@@ -154,7 +154,7 @@ export class VfioPciDmaBufs {
         return refusals.refuse('EINVAL', `the ranges up to ${i} have 2^64 bytes or more`, 'dma_ranges');
     }
     if (sum < LENGTH_END) return 0;
-    return refusals.refuse('EINVAL', `the ranges have ${hex(sum)} bytes, 2^63 or more`, 'dma_ranges');
+    return refusals.refuse('EINVAL', `the ranges have ${hex(sum, 1)} bytes, 2^63 or more`, 'dma_ranges');
   }
 
   /** vfio_pci_core_get_dmabuf_phys: where the ranges lie, or -errno. */
@@ -165,7 +165,7 @@ export class VfioPciDmaBufs {
     const found: PhysVec[] = [];
     for (const [i, { offset, length }] of ranges.entries()) {
       const end = BigInt(bar.base) + offset + length;
-      const where = `range ${i}, ${hex(offset)} + ${hex(length)}`;
+      const where = `range ${i}, ${hex(offset, 1)} + ${hex(length, 1)}`;
       if (end >= U64_END) return refusals.refuse('EOVERFLOW', `${where}, wraps`, 'dma_ranges');
       if (end > BigInt(bar.base + bar.size)) {
         const why = `${where}, is beyond BAR ${bar.index}, which has ${hex(bar.size, 1)} bytes`;
