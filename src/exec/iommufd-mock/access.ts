@@ -76,7 +76,7 @@ export class Access extends IommufdObject {
   /** Pins the pages of the pieces: 0, or -errno with none pinned. */
   pin(pieces: readonly Piece[]): number {
     for (const [i, { area, startByte, length }] of pieces.entries()) {
-      const error = area.pages.pin(startByte, length);
+      const error = area.pages.mmio ? this.deviceMemory() : area.pages.pin(startByte, length);
       if (error === 0) continue;
       this.unpin(pieces.slice(0, i));
       return error;
@@ -108,6 +108,15 @@ export class Access extends IommufdObject {
   destroy(): void {
     this.leave();
     fput(this.ctx.file);
+  }
+
+  /** iopt_area_add_access and iopt_pages_rw_access: a dma-buf has no pages for the kernel. */
+  private deviceMemory(): number {
+    return this.ctx.context.refusals.refuse(
+      'EINVAL',
+      'the mapping is a dma-buf, which the kernel does not access',
+      'iova',
+    );
   }
 
   private leave(): void {

@@ -16,6 +16,7 @@ import { Access, AccessFile, type Piece } from './access.ts';
 import { bindMock, MockGroup, mockDevice, release, SelftestDevice } from './mock-device.ts';
 import { MOCK_PAGE_SIZE, MockDomain } from './mock-domain.ts';
 import { pinCounts, sameByte } from './page-identity.ts';
+import { dmabufGet, dmabufRevoke } from './test-dmabuf.ts';
 
 /** _IO(';', 0xa0). */
 export const IOMMU_TEST_CMD = 0x3ba0;
@@ -136,6 +137,10 @@ export class IommufdTest {
         return this.withAccess(cmd, ({ access }) => access.use(cmd.u32(16)));
       case 16:
         return this.checkCache(cmd);
+      case 22:
+        return dmabufGet(cmd.file.ctx, cmd.process, cmd.u32(16), cmd.u32(20));
+      case 23:
+        return dmabufRevoke(cmd.file.ctx, cmd.process, cmd.u32(16) | 0, cmd.u32(20) !== 0);
       default:
         return cmd.refuse('EOPNOTSUPP', `op ${cmd.u32(4)} of IOMMU_TEST_CMD is not built`, 'op');
     }
