@@ -1,10 +1,9 @@
 /** The SMMUv3 driver: programs the SMMU through its registers and through tables and queues in memory (arm-smmu-v3.c). */
 
-import { hi32, lo32 } from '../../../arch/bits.ts';
-import { CD_SIZE } from '../../../arch/smmuv3/cd.ts';
 import { CFGI, command, Op } from '../../../arch/smmuv3/commands.ts';
 import { decodeEvent, Event } from '../../../arch/smmuv3/events.ts';
 import { CR0, CR2, GBPA_ABORT, GBPA_UPDATE, IRQ_CTRL, Reg } from '../../../arch/smmuv3/registers.ts';
+import { S1Dss } from '../../../arch/smmuv3/ste.ts';
 import type { SmmuSpec } from '../../../machine/spec.ts';
 import { hex, highHalf } from '../../../ports/address.ts';
 import type { Iommu, IommuDomain, IommuDriver, ReservedRegion } from '../../../ports/iommu.ts';
@@ -18,7 +17,8 @@ import { sortRegions } from '../reserved.ts';
 import { StaticDomain } from '../static-domain.ts';
 import { TagAllocator } from '../tag-allocator.ts';
 import { SmmuCommandQueue } from './command-queue.ts';
-import { nestedEntry, stage1Descriptor, stage1Entry, stage2Entry } from './entries.ts';
+import { SmmuContextTable } from './context-table.ts';
+import { type EntryFeatures, nestedEntry, stage1Descriptor, stage1Entry, stage2Entry } from './entries.ts';
 import { describeEvent, SmmuEventQueue } from './event-queue.ts';
 import { SmmuInvalidation } from './invalidation.ts';
 import { probeSmmu, type SmmuProbe } from './probe.ts';
@@ -53,10 +53,12 @@ interface Master {
   readonly sid: number;
   /** Physical address of the stream table entry. */
   readonly entry: number;
+  /** What transactions without a substream id go through. */
   domain: IommuDomain;
-  /** The frame of its context descriptors, and which of its 64 slots is in use. */
-  descriptors: number;
-  slot: number;
+  /** Bits of its substream ids: PASIDs that the function was enabled for, as far as the SMMU has room (ssid_bits). */
+  ssidBits: number;
+  /** Its context descriptors, while there is any. */
+  table: SmmuContextTable | null;
 }
 
 export class ArmSmmuV3Driver implements IommuDriver {
@@ -146,26 +148,72 @@ export class ArmSmmuV3Driver implements IommuDriver {
     const { refusals } = this.context;
     const master = this.masters.get(requester) ?? this.addMaster(requester);
     if (typeof master === 'number') return master;
-    if (domain === this.blocked || domain === this.identity) {
-      this.install(master, domain === this.blocked ? abortEntry() : bypassEntry(), domain);
-      this.dropDescriptors(master);
+    const fixed = domain === this.blocked || domain === this.identity;
+    const mine =
+      (domain instanceof NestedDomain && domain.parent.owner === this) ||
+      (domain instanceof PagingDomain && domain.owner === this);
+    if (!fixed && !mine) return refusals.refuse('EINVAL', `the domain is not one of ${this.iommu.name}`);
+    if (domain instanceof PagingDomain && domain.stage === 1) {
+      const error = this.describe(master, 0, domain);
+      if (error < 0) return error;
+      this.install(master, domain);
       return 0;
     }
-    if (domain instanceof NestedDomain && domain.parent.owner === this) {
-      this.install(master, nestedEntry(domain, { oas: this.probe.oas, stall: false }), domain);
-      this.dropDescriptors(master);
+    // A stage 2 has no place for context descriptors of the kernel's; those of a nested stage 1 are user space's.
+    if (!fixed && master.table !== null && master.table.used > 0) {
+      const why = `stream ${hex(requester)} has ${master.table.used} PASIDs with page tables of their own`;
+      return refusals.refuse('EBUSY', why);
+    }
+    this.install(master, domain);
+    master.table?.clear(0);
+    this.dropUnusedTable(master);
+    return 0;
+  }
+
+  /** iommu_device.max_pasids: the substreams that the SMMU can tell apart, 0 among them. */
+  get maxPasids(): number {
+    return 2 ** this.probe.ssidBits;
+  }
+
+  /** A function comes whose PASIDs, of `bits`, are enabled; before its first attach (the end of arm_smmu_enable_pasid). */
+  enablePasids(requester: number, bits: number): void {
+    const master = this.masters.get(requester) ?? this.addMaster(requester);
+    if (typeof master !== 'number') master.ssidBits = Math.min(bits, this.probe.ssidBits);
+  }
+
+  /** arm_smmu_s1_set_dev_pasid, and arm_smmu_blocking_set_dev_pasid for the blocked domain. The core has checked the PASID. */
+  setPasid(requester: number, pasid: number, domain: IommuDomain): number {
+    const { refusals } = this.context;
+    const master = this.masters.get(requester);
+    if (domain === this.blocked) {
+      master?.table?.clear(pasid);
+      if (master !== undefined) this.leaveTable(master);
       return 0;
     }
-    if (!(domain instanceof PagingDomain) || domain.owner !== this) {
-      return refusals.refuse('EINVAL', `the domain is not one of ${this.iommu.name}`);
+    if (!(domain instanceof PagingDomain) || domain.owner !== this || domain.stage !== 1 || master === undefined) {
+      return refusals.refuse('EINVAL', `the domain is no stage 1 of ${this.iommu.name}`);
     }
-    const features = { oas: this.probe.oas, stall: false };
-    if (domain.stage === 2) {
-      this.install(master, stage2Entry(domain, features), domain);
-      this.dropDescriptors(master);
-      return 0;
+    const { domain: own } = master;
+    if (own !== this.blocked && own !== this.identity && !(own instanceof PagingDomain && own.stage === 1)) {
+      return refusals.refuse(
+        'EINVAL',
+        `stream ${hex(requester)} goes through a stage 2, beside which there are no PASIDs`,
+      );
     }
-    return this.attachStage1(master, domain);
+    if (pasid >= 2 ** master.ssidBits) {
+      const why = `PASID ${pasid} is not below 2^${master.ssidBits}: no more are enabled for stream ${hex(requester)}`;
+      return refusals.refuse('EINVAL', why);
+    }
+    const error = this.describe(master, pasid, domain);
+    if (error < 0) return error;
+    // From an entry without descriptors: the same for what has no PASID, by S1DSS (arm_smmu_update_ste).
+    this.install(master, own);
+    return 0;
+  }
+
+  /** Physical address of a substream's context descriptor, or -1: for people and for tests that tamper with it. */
+  descriptorOf(requester: number, pasid: number): number {
+    return this.masters.get(requester)?.table?.at(pasid) ?? -1;
   }
 
   /** CANWBS, as firmware says it (IORT): devices cannot bypass what the CPUs cache, so that user space may own a stage 1. */
@@ -201,23 +249,27 @@ export class ArmSmmuV3Driver implements IommuDriver {
     return this.masters.get(requester)?.entry ?? -1;
   }
 
-  /** A fresh descriptor beside the old one: the stream moves over with one word of its entry. */
-  private attachStage1(master: Master, domain: PagingDomain): number {
-    const { memory, refusals } = this.context;
-    if (master.descriptors < 0) {
-      const frame = memory.allocate(4096);
-      if (frame === null) return refusals.refuse('ENOMEM', 'no memory for context descriptors');
-      master.descriptors = frame;
+  /** Gives a substream the descriptor of a stage 1: 0 or -ENOMEM. */
+  private describe(master: Master, ssid: number, domain: PagingDomain): number {
+    try {
+      master.table ??= this.newTable(master);
+      master.table.set(ssid, stage1Descriptor(domain, this.features));
+      return 0;
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.dropUnusedTable(master);
+      return this.context.refusals.refuse('ENOMEM', error.message);
     }
-    const slot = master.slot === 0 ? 1 : 0;
-    const at = master.descriptors + slot * CD_SIZE;
-    const features = { oas: this.probe.oas, stall: false };
-    stage1Descriptor(domain, features).forEach((word, i) => {
-      memory.write64(at + i * 8, lo32(word), hi32(word));
-    });
-    this.install(master, stage1Entry(at, features), domain);
-    master.slot = slot;
-    return 0;
+  }
+
+  private newTable(master: Master): SmmuContextTable {
+    const { sid: StreamID, ssidBits } = master;
+    const invalidate = (SSID: number, leaf: boolean): void => {
+      this.commands.pushWords(command(CFGI, { Opcode: Op.CFGI_CD, StreamID, SSID, Leaf: leaf ? 1 : 0 }));
+      this.commands.sync();
+    };
+    const owner = { invalidate, moved: () => this.install(master, master.domain) };
+    return new SmmuContextTable(this.context.memory, owner, ssidBits, this.probe.twoLevelContexts);
   }
 
   private handleEvent(record: readonly bigint[]): void {
@@ -226,19 +278,42 @@ export class ArmSmmuV3Driver implements IommuDriver {
     if (!taken) this.logEvent(record);
   }
 
-  private install(master: Master, entry: readonly bigint[], domain: IommuDomain): void {
-    this.streams.write(master.entry, entry, () => {
+  private install(master: Master, domain: IommuDomain): void {
+    master.domain = domain;
+    this.streams.write(master.entry, this.entryFor(master), () => {
       this.commands.pushWords(command(CFGI, { Opcode: Op.CFGI_STE, StreamID: master.sid, Leaf: 1 }));
       this.commands.sync();
     });
-    master.domain = domain;
   }
 
-  private dropDescriptors(master: Master): void {
-    if (master.descriptors < 0) return;
-    this.context.memory.free(master.descriptors, 4096);
-    master.descriptors = -1;
-    master.slot = -1;
+  /** The entry of a stream in its domain. While PASIDs are in use it leads to the descriptors, whatever goes without a PASID. */
+  private entryFor({ domain, table }: Master): bigint[] {
+    const { features } = this;
+    if (domain instanceof NestedDomain) return nestedEntry(domain, features);
+    if (domain instanceof PagingDomain && domain.stage === 2) return stage2Entry(domain, features);
+    const passes = domain === this.identity;
+    const through = domain instanceof PagingDomain ? S1Dss.SSID0 : passes ? S1Dss.BYPASS : S1Dss.TERMINATE;
+    if (table !== null && (through === S1Dss.SSID0 || table.used > 0)) return stage1Entry(table, through, features);
+    return passes ? bypassEntry() : abortEntry();
+  }
+
+  /** The last PASID went: a stream that passes or aborts everything needs no descriptors. */
+  private leaveTable(master: Master): void {
+    if (master.table === null || master.table.used > 0) return;
+    if (master.domain !== this.blocked && master.domain !== this.identity) return;
+    this.install(master, master.domain);
+    this.dropUnusedTable(master);
+  }
+
+  private dropUnusedTable(master: Master): void {
+    const { table, domain } = master;
+    if (table === null || table.used > 0 || (domain instanceof PagingDomain && domain.stage === 1)) return;
+    table.free();
+    master.table = null;
+  }
+
+  private get features(): EntryFeatures {
+    return { oas: this.probe.oas, stall: false };
   }
 
   private addMaster(sid: number): Master | number {
@@ -246,7 +321,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
     const entry = this.streams.entry(sid);
     if (entry === -1) return refusals.refuse('ERANGE', `stream id ${hex(sid)} is beyond ${this.probe.sidBits} bits`);
     if (entry < 0) return refusals.refuse('ENOMEM', 'no memory for a stream table');
-    const master: Master = { sid, entry, domain: this.blocked, descriptors: -1, slot: -1 };
+    const master: Master = { sid, entry, domain: this.blocked, ssidBits: 0, table: null };
     this.masters.set(sid, master);
     return master;
   }

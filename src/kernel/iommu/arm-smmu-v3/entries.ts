@@ -3,7 +3,7 @@ import { getNumber, pack, setField } from '../../../arch/bits.ts';
 import { encodeSl0 } from '../../../arch/lpae/geometry.ts';
 import { CD, CD_WORDS, MAIR_LINUX, TG0 } from '../../../arch/smmuv3/cd.ts';
 import { encodeAddressSize } from '../../../arch/smmuv3/registers.ts';
-import { S1Dss, S1Fmt, STE, STE_WORDS, SteConfig } from '../../../arch/smmuv3/ste.ts';
+import { S1Dss, STE, STE_WORDS, SteConfig } from '../../../arch/smmuv3/ste.ts';
 import type { NestedDomain } from '../nested-domain.ts';
 import type { PagingDomain } from '../paging-domain.ts';
 import { abortEntry } from './stream-table.ts';
@@ -43,14 +43,26 @@ export function stage1Descriptor(domain: PagingDomain, features: EntryFeatures):
   });
 }
 
-/** `table`: physical address of the context descriptor. */
-export function stage1Entry(table: number, features: EntryFeatures): bigint[] {
+/** A table of context descriptors, as an entry names it. */
+export interface ContextTable {
+  /** Physical address. */
+  readonly base: number;
+  /** S1Fmt and S1CDMax. */
+  readonly format: number;
+  readonly bits: number;
+}
+
+/** `dss`: what becomes of transactions without a substream id (arm_smmu_make_cdtable_ste). */
+export function stage1Entry(table: ContextTable, dss: number, features: EntryFeatures): bigint[] {
   return pack(STE, STE_WORDS, {
     V: 1,
     Config: SteConfig.S1,
-    S1Fmt: S1Fmt.LINEAR,
-    S1ContextPtr: address(table, STE.S1ContextPtr.low),
-    S1DSS: S1Dss.SSID0,
+    S1Fmt: table.format,
+    S1ContextPtr: address(table.base, STE.S1ContextPtr.low),
+    S1CDMax: table.bits,
+    S1DSS: dss,
+    // As in a bypass entry: incoming attributes.
+    SHCFG: dss === S1Dss.BYPASS ? 1 : 0,
     S1CIR: CACHED,
     S1COR: CACHED,
     S1CSH: INNER_SHAREABLE,

@@ -15,6 +15,7 @@ export interface SmmuProbe {
   readonly twoLevelStreams: boolean;
   readonly rangeInvalidation: boolean;
   readonly s2fwb: boolean;
+  readonly twoLevelContexts: boolean;
   readonly asidBits: number;
   readonly vmidBits: number;
   readonly sidBits: number;
@@ -47,6 +48,7 @@ export function probeSmmu(bus: Bus, base: number): SmmuProbe {
     rangeInvalidation: flag(idr3, IDR3.RIL),
     s2fwb: flag(idr3, IDR3.FWB),
     asidBits: flag(idr0, IDR0.ASID16) ? 16 : 8,
+    twoLevelContexts: flag(idr0, IDR0.CD2L),
     vmidBits: flag(idr0, IDR0.VMID16) ? 16 : 8,
     sidBits: getNumber(idr1, IDR1.SIDSIZE),
     ssidBits: getNumber(idr1, IDR1.SSIDSIZE),
