@@ -66,6 +66,7 @@ const SH_OUTER = 2 << 8;
 const SH_INNER = 3 << 8;
 const AF = 1 << 10;
 const XN_HIGH = 3 << 21;
+const DBM_HIGH = 1 << 19;
 
 /** MAIR indices as Linux numbers them: 0 non-cacheable, 1 write-back, 2 device. */
 export const AttrIndex = { NC: 0, CACHE: 1, DEVICE: 2 } as const;
@@ -74,13 +75,13 @@ export const MemAttr = { DEVICE: 0x1, NC: 0x5, WB: 0xf } as const;
 
 /**
  * Everything of a stage 1 leaf but its type and address. Stage 1 has no write-only: a mapping without READ is readable,
- * so the doorbell page that is mapped WRITE can still be read by the device.
+ * so the doorbell page that is mapped WRITE can still be read by the device. With `dirty` what can be written carries DBM, and begins as dirty.
  */
-export function stage1Attributes(from: LeafAttributes): Halves {
+export function stage1Attributes(from: LeafAttributes, dirty = false): Halves {
   const index = from.mmio ? AttrIndex.DEVICE : from.cache ? AttrIndex.CACHE : AttrIndex.NC;
   const readOnly = !from.write && from.read ? 1 << 7 : 0;
   const lo = (1 << 11) | AF | (from.cache ? SH_INNER : SH_OUTER) | readOnly | (1 << 6) | (index << 2);
-  return { lo, hi: from.noexec ? XN_HIGH : 0 };
+  return { lo, hi: (from.noexec ? XN_HIGH : 0) | (dirty && readOnly === 0 ? DBM_HIGH : 0) };
 }
 
 /** Everything of a stage 2 leaf but its type and address. */

@@ -2,7 +2,10 @@
 import type { IommuDomain, IommuDriver, ReservedRegion } from '../../ports/iommu.ts';
 import { Prot } from '../../ports/iommu.ts';
 import type { KernelContext } from '../context.ts';
+import { enablePasid, maxPasids } from '../pci/pasid.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
+import { DriverPasids } from './driver-pasids.ts';
+import { GroupPasids } from './group-pasids.ts';
 import type { IommuGroup } from './iommu-group.ts';
 import { NestedDomain } from './nested-domain.ts';
 import { PagingDomain } from './paging-domain.ts';
@@ -28,6 +31,7 @@ export class PciIommuGroup implements IommuGroup {
   defaultDomain: IommuDomain;
   private readonly context: KernelContext;
   private readonly callbacks: GroupCallbacks;
+  readonly pasids: GroupPasids;
   private readonly members: PciDev[] = [];
   /** Claims of the owner: one for a whole group, or one for each device. */
   private claims = 0;
@@ -45,6 +49,7 @@ export class PciIommuGroup implements IommuGroup {
     this.defaultDomain = defaultDomain;
     this.domain = defaultDomain;
     this.callbacks = callbacks;
+    this.pasids = new GroupPasids(context.refusals, id, this.members, new DriverPasids(driver));
   }
 
   get devices(): readonly PciDev[] {
@@ -57,6 +62,8 @@ export class PciIommuGroup implements IommuGroup {
 
   /** A device joins: what firmware wants mapped is mapped 1:1, and its streams follow the group. 0 or -errno. */
   add(dev: PciDev): number {
+    const bits = this.driver.maxPasids !== undefined && enablePasid(dev) ? Math.log2(maxPasids(dev)) : 0;
+    this.driver.enablePasids?.(dev.requester, bits);
     this.mapDirect(dev);
     const refused = this.point(dev, this.domain);
     if (refused !== 0) return refused;
@@ -82,10 +89,10 @@ export class PciIommuGroup implements IommuGroup {
     return this.members.every((dev) => this.callbacks.isMsiIsolated(dev));
   }
 
-  allocateDomain(stage?: 1 | 2): IommuDomain | number {
+  allocateDomain(stage?: 1 | 2, dirty = false): IommuDomain | number {
     const [first] = this.members;
     if (first === undefined) return this.context.refusals.refuse('ENODEV', `group ${this.id} has no devices`);
-    return this.driver.allocate(first.requester, stage);
+    return this.driver.allocate(first.requester, stage, 'unmanaged', dirty);
   }
 
   claimDmaOwner(owner: object): number {
@@ -172,7 +179,7 @@ export class PciIommuGroup implements IommuGroup {
     if (bound !== undefined) {
       return refusals.refuse('EPERM', `${bound.name} of group ${this.id} is bound to the host driver ${bound.driver}`);
     }
-    if (this.domain !== this.defaultDomain) {
+    if (this.domain !== this.defaultDomain || !this.pasids.empty) {
       return refusals.refuse('EBUSY', `group ${this.id} is not in its default domain`);
     }
     const refused = this.setDomain(this.blockingDomain);

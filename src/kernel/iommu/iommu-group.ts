@@ -2,6 +2,7 @@
 import type { IommuDomain, IommuDriver, ReservedRegion } from '../../ports/iommu.ts';
 import type { IommuOps } from '../iommufd/iommu-ops.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
+import type { GroupPasids } from './group-pasids.ts';
 
 export interface IommuGroup {
   /** The number in /sys/kernel/iommu_groups. */
@@ -21,8 +22,8 @@ export interface IommuGroup {
   reservedRegions(): readonly ReservedRegion[];
   /** All devices' MSI domains are isolated, or the platform isolates. */
   hasIsolatedMsi(): boolean;
-  /** A new paging domain for this group's IOMMU, or -errno. */
-  allocateDomain(stage?: 1 | 2): IommuDomain | number;
+  /** A new paging domain for this group's IOMMU, `dirty` with dirtyOps; or -errno. */
+  allocateDomain(stage?: 1 | 2, dirty?: boolean): IommuDomain | number;
   /** EPERM: somebody owns it, or a host driver is bound to one of its devices; EBUSY: the domain is not the default one. */
   claimDmaOwner(owner: object): number;
   releaseDmaOwner(): void;
@@ -38,6 +39,8 @@ export interface IommuGroup {
   replace(domain: IommuDomain): number;
   /** Can this domain be shared with this group (same IOMMU instance and driver)? */
   canShare(domain: IommuDomain): boolean;
+  /** Its PASIDs; absent where the IOMMU has none to give. */
+  readonly pasids?: GroupPasids;
   /** Another default domain, as sysfs `type` asks for: 0 or -errno. Absent where the platform keeps the first one. */
   changeDefault?(type: 'dma' | 'identity'): number;
 }

@@ -1,6 +1,6 @@
 /** A domain with page tables, whatever driver owns it: the tables, what waits for invalidation, and the checks of iommu_map. */
 import { hex } from '../../ports/address.ts';
-import { type IommuDomain, type IommuDriver, Prot } from '../../ports/iommu.ts';
+import { type DirtyOps, type IommuDomain, type IommuDriver, Prot } from '../../ports/iommu.ts';
 import type { KernelContext } from '../context.ts';
 import { PageTable, PageTableError } from './pgtable.ts';
 import type { PageTableFormat } from './pgtable-format.ts';
@@ -25,6 +25,8 @@ export interface PagingDomainOptions {
   readonly tag: number;
   readonly invalidation: DomainInvalidation;
   readonly enforceCoherency: boolean;
+  /** The format marks what may become dirty, and this reads what did. */
+  readonly dirtyOps?: ((table: PageTable) => DirtyOps) | undefined;
 }
 
 export class PagingDomain implements IommuDomain {
@@ -37,6 +39,7 @@ export class PagingDomain implements IommuDomain {
   readonly apertureStart = 0;
   readonly apertureEnd: number;
   readonly pageSizes: readonly number[];
+  readonly dirtyOps: DirtyOps | undefined;
   /** A stage 2 that stage 1s of user space may stand on: what the TLB holds of both together goes with every unmap. */
   nestParent = false;
   private readonly context: KernelContext;
@@ -62,6 +65,7 @@ export class PagingDomain implements IommuDomain {
     this.pageSizes = options.format.pageSizes;
     this.granule = 2 ** options.format.granuleShift;
     this.table = new PageTable(options.context.memory, options.format);
+    this.dirtyOps = options.dirtyOps?.(this.table);
   }
 
   map(iova: number, pa: number, size: number, prot: number): number {

@@ -44,11 +44,16 @@ const lpaeProt = (prot: number) => ({
   mmio: (prot & Prot.MMIO) !== 0,
 });
 
-/** Arm LPAE as io-pgtable-arm.c lays it out. `inputBits` up to 48. */
-export function lpaeFormat(stage: 1 | 2, granuleShift: number, inputBits: number, outputBits: number): PageTableFormat {
+/** Arm LPAE as io-pgtable-arm.c lays it out. `inputBits` up to 48; `dirty` is IO_PGTABLE_QUIRK_ARM_HD, of a stage 1. */
+export function lpaeFormat(
+  stage: 1 | 2,
+  granuleShift: number,
+  inputBits: number,
+  outputBits: number,
+  dirty = false,
+): PageTableFormat {
   const geometry: Geometry =
     stage === 1 ? stage1Geometry(granuleShift, inputBits) : stage2Geometry(granuleShift, inputBits);
-  const encode = stage === 1 ? stage1Attributes : stage2Attributes;
   return {
     ...geometry,
     name: `ARM_64_LPAE_S${stage}`,
@@ -60,7 +65,7 @@ export function lpaeFormat(stage: 1 | 2, granuleShift: number, inputBits: number
     tableBits: 3,
     pageBits: 3,
     blockBits: 1,
-    attributes: (prot) => encode(lpaeProt(prot)),
+    attributes: (prot) => (stage === 1 ? stage1Attributes(lpaeProt(prot), dirty) : stage2Attributes(lpaeProt(prot))),
   };
 }
 

@@ -8,6 +8,7 @@
 import { levelShift } from '../../arch/lpae/geometry.ts';
 import { fromHalves, highHalf } from '../../ports/address.ts';
 import type { PhysicalMemory } from '../../ports/memory.ts';
+import { type DirtyRecord, DirtyWalk } from './pgtable-dirty.ts';
 import type { PageTableFormat } from './pgtable-format.ts';
 import { type TableNode, TablePool } from './table-pool.ts';
 
@@ -151,6 +152,11 @@ export class PageTable {
       mask = this.levelMask;
     }
     return -1;
+  }
+
+  /** arm_lpae_read_and_clear_dirty: see {@link DirtyWalk}. */
+  readAndClearDirty(iova: number, size: number, noClear: boolean, record: DirtyRecord): number {
+    return new DirtyWalk(this.format, this.sizes, noClear, record).walk(this.root, iova, iova + size);
   }
 
   /** Gives back every table. */

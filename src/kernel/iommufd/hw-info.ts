@@ -8,6 +8,7 @@ import {
   IOMMU_HW_INFO_TYPE_INTEL_VTD,
   IOMMU_HW_INFO_TYPE_NONE,
   IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17,
+  IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
   type iommu_hw_info,
@@ -65,7 +66,7 @@ export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
 
 /**
  * The stage that a paging HWPT with these flags has, 0 where the driver may choose, or -EOPNOTSUPP. A nest parent is a stage 2 under a stage 1;
- * PASIDs take a stage 1 of the SMMU.
+ * PASIDs and dirty tracking take a stage 1 of the SMMU. Whether an IOMMU tracks dirty pages has been asked before.
  */
 export function pagingStage(context: KernelContext, dev: PciDev, group: IommuGroup, flags: number): number {
   if (flags === 0) return 0;
@@ -74,13 +75,19 @@ export function pagingStage(context: KernelContext, dev: PciDev, group: IommuGro
   const refuse = (what: string): number =>
     context.refusals.refuse('EOPNOTSUPP', `the IOMMU of ${dev.name} ${what}`, 'flags');
   if (flags === IOMMU_HWPT_ALLOC_NEST_PARENT) return smmu?.stage1 && smmu.stage2 ? 2 : refuse('cannot nest');
-  if (flags !== IOMMU_HWPT_ALLOC_PASID) return refuse('has no page table with these flags together');
-  if (smmu !== null) return smmu.stage1 ? 1 : refuse('has no stage 1, which PASIDs take');
+  const tracked = flags & ~IOMMU_HWPT_ALLOC_PASID;
+  if (tracked !== 0 && tracked !== IOMMU_HWPT_ALLOC_DIRTY_TRACKING)
+    return refuse('has no page table with these flags together');
+  if (smmu !== null) return smmu.stage1 ? 1 : refuse('has no stage 1, which PASIDs and dirty tracking take');
   return driver instanceof IntelVtdDriver ? 0 : refuse('has no page tables for PASIDs');
 }
 
-/** Can the IOMMU's tables say which pages devices have written (IOMMU_CAP_DIRTY_TRACKING)? Neither built-in one here has HTTU or SSADS. */
-export const isDirtyTracking = (group: IommuGroup, dev: PciDev): boolean => group.ops?.dirtyTracking(dev) ?? false;
+/**
+ * Can the IOMMU's tables say which pages devices have written (IOMMU_CAP_DIRTY_TRACKING)? An SMMU with HTTU can; VT-d takes SSADS of scalable mode, which
+ * the one here, in legacy mode, has not.
+ */
+export const isDirtyTracking = ({ ops, driver }: IommuGroup, dev: PciDev): boolean =>
+  ops?.dirtyTracking(dev) ?? driver?.dirtyTracking ?? false;
 
 /** Does DMA see what CPUs have in their caches (IOMMU_CAP_CACHE_COHERENCY)? */
 export const isCoherent = (group: IommuGroup): boolean => group.driver?.coherent ?? true;

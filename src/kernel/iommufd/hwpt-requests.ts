@@ -15,6 +15,7 @@ import {
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import type { RefusalLog } from '../refusal.ts';
 import { IommufdDevice } from './device.ts';
+import { readAndClearDirtyData, setDirtyTrackingOf } from './dirty.ts';
 import type { Request } from './dispatch.ts';
 import { FaultQueue } from './fault.ts';
 import type { Hwpt } from './group.ts';
@@ -121,7 +122,10 @@ export function setDirtyTracking(ucmd: Request<typeof iommu_hwpt_set_dirty_track
   if ((cmd.flags & ~IOMMU_HWPT_DIRTY_TRACKING_ENABLE) !== 0) {
     return refusals.refuse('EOPNOTSUPP', `flags ${hex(cmd.flags)} has unknown bits`, 'flags');
   }
-  return noDirtyTracking(ucmd, ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id'));
+  const hwpt = ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id');
+  if (typeof hwpt === 'number') return hwpt;
+  const enable = (cmd.flags & IOMMU_HWPT_DIRTY_TRACKING_ENABLE) !== 0;
+  return setDirtyTrackingOf(ctx.context, hwpt.ioas.iopt, hwpt.domain, enable);
 }
 
 export function getDirtyBitmap(ucmd: Request<typeof iommu_hwpt_get_dirty_bitmap>): number {
@@ -129,13 +133,11 @@ export function getDirtyBitmap(ucmd: Request<typeof iommu_hwpt_get_dirty_bitmap>
   if ((cmd.flags & ~IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) !== 0 || cmd.__reserved !== 0) {
     return refusals.refuse('EOPNOTSUPP', `flags ${hex(cmd.flags)} or __reserved has unknown bits`, 'flags');
   }
-  return noDirtyTracking(ucmd, ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id'));
-}
-
-/** No IOMMU here has HTTU or SSADS, so that a table that tracks could not be made. */
-function noDirtyTracking({ refusals }: { readonly refusals: RefusalLog }, hwpt: HwptPaging | number): number {
+  const hwpt = ctx.objects.get(cmd.hwpt_id, HwptPaging, 'hwpt_id');
   if (typeof hwpt === 'number') return hwpt;
-  return refusals.refuse('EOPNOTSUPP', `the page table of HWPT ${hwpt.id} does not track dirty pages`, 'hwpt_id');
+  const range = { iova: cmd.iova, length: cmd.length, pageSize: cmd.page_size, data: cmd.data };
+  const noClear = (cmd.flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) !== 0;
+  return readAndClearDirtyData(ctx.context, ucmd.process, hwpt.ioas.iopt, hwpt.domain, range, noClear);
 }
 
 /** entry_num is written back also on an error: how many entries were done. */

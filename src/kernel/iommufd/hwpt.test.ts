@@ -78,7 +78,7 @@ describe('HWPT_ALLOC', () => {
 });
 
 describe('dirty tracking', () => {
-  it('refuses in order, and is what no page table here has', () => {
+  it('refuses in order, and is not what this page table has', () => {
     const { iommufd } = attachedHost();
     const set = (fields: Init<typeof uapi.iommu_hwpt_set_dirty_tracking>) =>
       iommufd.call(uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, uapi.iommu_hwpt_set_dirty_tracking, fields).result;
@@ -90,7 +90,8 @@ describe('dirty tracking', () => {
       'ENOENT',
       'EOPNOTSUPP',
     ]);
-    expect([get({ flags: 2 }), get({ __reserved: 1 }), get({ hwpt_id: 99 }), get({ hwpt_id: 3 })]).toEqual([
+    const page = { length: 4096n, page_size: 4096n };
+    expect([get({ flags: 2 }), get({ __reserved: 1 }), get({ hwpt_id: 99 }), get({ hwpt_id: 3, ...page })]).toEqual([
       'EOPNOTSUPP',
       'EOPNOTSUPP',
       'ENOENT',

@@ -132,5 +132,6 @@ function allocDomain({ ctx, igroup, dev }: IommufdDevice, flags: number, data: U
     return ctx.context.refusals.refuse('EOPNOTSUPP', why, 'data_type');
   }
   const stage = pagingStage(ctx.context, dev, group, flags);
-  return stage < 0 ? stage : group.allocateDomain(stage === 1 || stage === 2 ? stage : undefined);
+  const dirty = (flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0;
+  return stage < 0 ? stage : group.allocateDomain(stage === 1 || stage === 2 ? stage : undefined, dirty);
 }

@@ -18,6 +18,7 @@ import { StaticDomain } from '../static-domain.ts';
 import { TagAllocator } from '../tag-allocator.ts';
 import { SmmuCommandQueue } from './command-queue.ts';
 import { SmmuContextTable } from './context-table.ts';
+import { SmmuDirtyOps } from './dirty-ops.ts';
 import { type EntryFeatures, nestedEntry, stage1Descriptor, stage1Entry, stage2Entry } from './entries.ts';
 import { describeEvent, SmmuEventQueue } from './event-queue.ts';
 import { SmmuInvalidation } from './invalidation.ts';
@@ -65,6 +66,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
   readonly name = 'arm-smmu-v3';
   readonly iommu: Iommu;
   readonly coherent: boolean;
+  readonly dirtyTracking: boolean;
   readonly identity: IommuDomain;
   readonly blocked: IommuDomain;
   readonly probe: SmmuProbe;
@@ -98,6 +100,8 @@ export class ArmSmmuV3Driver implements IommuDriver {
     const probe = probeSmmu(context.bus, spec.base);
     this.probe = probe;
     this.coherent = probe.coherent;
+    // arm_smmu_dbm_capable: the SMMU's updates have to be seen by the CPUs.
+    this.dirtyTracking = probe.dirty && probe.coherent;
     this.granule = chooseGranule(probe.granules, context.pageSize);
     this.asids = new TagAllocator(probe.asidBits);
     this.vmids = new TagAllocator(probe.vmidBits);
@@ -115,16 +119,24 @@ export class ArmSmmuV3Driver implements IommuDriver {
     return sortRegions([SW_MSI, ...this.spec.reserved]);
   }
 
-  allocate(_requester: number, stage?: 1 | 2, type: 'dma' | 'unmanaged' = 'unmanaged'): PagingDomain | number {
+  allocate(
+    _requester: number,
+    stage?: 1 | 2,
+    type: 'dma' | 'unmanaged' = 'unmanaged',
+    dirty = false,
+  ): PagingDomain | number {
     const { probe, context } = this;
     const chosen = stage ?? (probe.stage1 ? 1 : 2);
+    if (dirty && chosen === 2) {
+      return context.refusals.refuse('EOPNOTSUPP', `${this.iommu.name} tracks dirty pages in a stage 1 only`);
+    }
     if (!(chosen === 1 ? probe.stage1 : probe.stage2)) {
       return context.refusals.refuse('EOPNOTSUPP', `${this.iommu.name} has no stage ${chosen}`);
     }
     const tags = chosen === 1 ? this.asids : this.vmids;
     const tag = tags.take();
     if (tag < 0) return context.refusals.refuse('ENOSPC', `all ${chosen === 1 ? 'ASIDs' : 'VMIDs'} are in use`);
-    const format = lpaeFormat(chosen, Math.log2(this.granule), chosen === 1 ? VA_BITS : probe.oas, probe.oas);
+    const format = lpaeFormat(chosen, Math.log2(this.granule), chosen === 1 ? VA_BITS : probe.oas, probe.oas, dirty);
     const { invalidation } = this;
     try {
       return new PagingDomain({
@@ -136,6 +148,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
         tag,
         invalidation,
         enforceCoherency: this.spec.canwbs,
+        dirtyOps: dirty ? (table) => new SmmuDirtyOps(table) : undefined,
       });
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;

@@ -33,6 +33,8 @@ export function stage1Descriptor(domain: PagingDomain, features: EntryFeatures):
     V: 1,
     IPS: encodeAddressSize(features.oas),
     AA64: 1,
+    HA: domain.dirtyOps === undefined ? 0 : 1,
+    HD: domain.dirtyOps === undefined ? 0 : 1,
     S: features.stall ? 1 : 0,
     R: 1,
     A: 1,
@@ -103,8 +105,10 @@ export function nestedEntry(domain: NestedDomain, features: EntryFeatures): bigi
   if (config === SteConfig.BYPASS) return entry;
   entry[0] = first;
   setField(entry, STE.Config, SteConfig.NESTED);
-  // The attributes of a stage 2 alone (SHCFG) mean nothing under a stage 1. No function here has ATS to be enabled.
-  entry[1] = second;
+  // SHCFG stays, which means nothing under a stage 1: a word that need not change keeps the way to the stage 2 alone without a moment on neither.
+  entry[1] |= second;
+  // A guest that lets its device fault on and on shall not drown the event queue. No function here has ATS to be enabled.
+  setField(entry, STE.MEV, 1);
   setField(entry, STE.EATS, 0);
   return entry;
 }

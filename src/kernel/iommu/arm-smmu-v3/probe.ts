@@ -11,11 +11,13 @@ export interface SmmuProbe {
   readonly stage1: boolean;
   readonly stage2: boolean;
   readonly coherent: boolean;
+  /** IDR0.HTTU: the SMMU keeps the dirty state of pages (ARM_SMMU_FEAT_HD). */
+  readonly dirty: boolean;
   readonly stall: boolean;
   readonly twoLevelStreams: boolean;
+  readonly twoLevelContexts: boolean;
   readonly rangeInvalidation: boolean;
   readonly s2fwb: boolean;
-  readonly twoLevelContexts: boolean;
   readonly asidBits: number;
   readonly vmidBits: number;
   readonly sidBits: number;
@@ -43,12 +45,13 @@ export function probeSmmu(bus: Bus, base: number): SmmuProbe {
     stage1: flag(idr0, IDR0.S1P),
     stage2: flag(idr0, IDR0.S2P),
     coherent: flag(idr0, IDR0.COHACC),
+    dirty: getNumber(idr0, IDR0.HTTU) >= 2,
     stall: getNumber(idr0, IDR0.STALL_MODEL) !== 1,
     twoLevelStreams: flag(idr0, IDR0.ST_LEVEL),
+    twoLevelContexts: flag(idr0, IDR0.CD2L),
     rangeInvalidation: flag(idr3, IDR3.RIL),
     s2fwb: flag(idr3, IDR3.FWB),
     asidBits: flag(idr0, IDR0.ASID16) ? 16 : 8,
-    twoLevelContexts: flag(idr0, IDR0.CD2L),
     vmidBits: flag(idr0, IDR0.VMID16) ? 16 : 8,
     sidBits: getNumber(idr1, IDR1.SIDSIZE),
     ssidBits: getNumber(idr1, IDR1.SSIDSIZE),
