@@ -20,11 +20,11 @@ export function compatGetInfo(
   argsz: number,
 ): boolean {
   const ranges = ioas.iopt.usable();
-  const iovaAt = layout.size + availCap.size;
+  const iovaAt = layout.size + aligned(availCap.size);
   const total = iovaAt + iovaCap.size + ranges.length * uapi.vfio_iova_range.size;
   const writes: [number, Uint8Array][] = [];
-  if (argsz >= iovaAt) {
-    const header = { id: uapi.VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, version: 1, next: iovaAt };
+  if (argsz >= layout.size + availCap.size) {
+    const header = { id: uapi.VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, version: 1, next: argsz >= iovaAt ? iovaAt : 0 };
     writes.push([layout.size, availCap.bytes({ header, avail: UNLIMITED })]);
   }
   for (const [i, { start, last }] of ranges.entries()) {
@@ -44,6 +44,9 @@ export function compatGetInfo(
   writes.push([0, info.subarray(0, Math.min(argsz, layout.size))]);
   return writes.every(([at, bytes]) => copyToUser(process, argument, bytes, at));
 }
+
+/** Each capability begins at a multiple of 8. */
+const aligned = (size: number): number => Math.ceil(size / 8) * 8;
 
 /** iommufd_get_pagesizes: what is smaller than a page is folded into it. */
 function pageSizes(ioas: Ioas, page: bigint): bigint {

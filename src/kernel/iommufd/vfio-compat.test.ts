@@ -186,10 +186,10 @@ describe('GET_INFO', () => {
     layout.patch(bytes, { argsz: bytes.length });
     expect(client.ioctl(fd, uapi.VFIO_IOMMU_GET_INFO, bytes)).toBe(0);
     const info = layout.read(bytes);
-    expect(info).toMatchObject({ flags: 3, iova_pgsizes: 0x4020_1000n, cap_offset: 24, argsz: 24 + 12 + 16 + 32 });
+    expect(info).toMatchObject({ flags: 3, iova_pgsizes: 0x4020_1000n, cap_offset: 24, argsz: 24 + 16 + 16 + 32 });
     const first = uapi.vfio_iommu_type1_info_dma_avail.read(bytes, 24);
-    expect(first).toEqual({ header: { id: 3, version: 1, next: 36 }, avail: 0xffff_ffff });
-    expect(uapi.vfio_info_cap_header.read(bytes, 36)).toEqual({ id: 1, version: 1, next: 0 });
+    expect(first).toEqual({ header: { id: 3, version: 1, next: 40 }, avail: 0xffff_ffff });
+    expect(uapi.vfio_info_cap_header.read(bytes, 40)).toEqual({ id: 1, version: 1, next: 0 });
     expect(iovaRanges(client, fd)).toEqual([
       [0, 0x7ff_ffff],
       [0x810_0000, 2 ** 48 - 1],
@@ -201,12 +201,12 @@ describe('GET_INFO', () => {
     const bytes = new Uint8Array(256).fill(0xaa);
     layout.patch(bytes, { argsz: 40 });
     expect(client.ioctl(fd, uapi.VFIO_IOMMU_GET_INFO, bytes)).toBe(0);
-    expect(layout.read(bytes)).toMatchObject({ argsz: 84, cap_offset: 0 });
+    expect(layout.read(bytes)).toMatchObject({ argsz: 88, cap_offset: 0 });
     expect(uapi.vfio_iommu_type1_info_dma_avail.read(bytes, 24).header.id).toBe(3);
-    expect(bytes[36]).toBe(0xaa);
+    expect(bytes[40]).toBe(0xaa);
     const short = new Uint8Array(24).fill(0xaa);
     layout.patch(short, { argsz: 16 });
     expect(client.ioctl(fd, uapi.VFIO_IOMMU_GET_INFO, short)).toBe(0);
-    expect([layout.read(short).argsz, short[16]]).toEqual([84, 0xaa]);
+    expect([layout.read(short).argsz, short[16]]).toEqual([88, 0xaa]);
   });
 });

@@ -3,7 +3,7 @@ import { hex } from '../../ports/address.ts';
 import { Prot } from '../../ports/iommu.ts';
 import * as uapi from '../../uapi/vfio.ts';
 import type { Process } from '../process.ts';
-import { copyFromUser, copyToUser, lowWord } from '../user-copy.ts';
+import { copyFromUser, copyToUser } from '../user-copy.ts';
 import { compatGetInfo } from './compat-info.ts';
 import type { IommufdContext } from './context.ts';
 import { Ioas } from './ioas.ts';
@@ -23,9 +23,9 @@ export function vfioCompat(ctx: IommufdContext, process: Process, request: numbe
     case uapi.VFIO_GET_API_VERSION:
       return uapi.VFIO_API_VERSION;
     case uapi.VFIO_CHECK_EXTENSION:
-      return checkExtension(ctx, lowWord(argument));
+      return checkExtension(ctx, Number(argument));
     case uapi.VFIO_SET_IOMMU:
-      return setIommu(ctx, lowWord(argument));
+      return setIommu(ctx, Number(argument));
     case uapi.VFIO_IOMMU_GET_INFO:
       return getInfo(ctx, process, argument);
     case uapi.VFIO_IOMMU_MAP_DMA:

@@ -3,7 +3,6 @@ import * as uapi from '../../uapi/vfio.ts';
 import type { KernelContext } from '../context.ts';
 import type { File } from '../files.ts';
 import type { Process } from '../process.ts';
-import { lowWord } from '../user-copy.ts';
 import type { VfioGroup } from './group.ts';
 import type { VfioIommu, VfioIommuDriver } from './iommu-driver.ts';
 import type { VfioIommuType1 } from './type1.ts';
@@ -30,9 +29,9 @@ export class VfioContainer implements File {
       case uapi.VFIO_GET_API_VERSION:
         return uapi.VFIO_API_VERSION;
       case uapi.VFIO_CHECK_EXTENSION:
-        return this.checkExtension(lowWord(argument));
+        return this.checkExtension(Number(argument));
       case uapi.VFIO_SET_IOMMU:
-        return this.setIommu(lowWord(argument));
+        return this.setIommu(Number(argument));
       default:
         if (this.iommu !== null) return this.iommu.ioctl(process, request, argument);
         return this.context.refusals.refuse(
