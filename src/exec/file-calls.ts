@@ -20,6 +20,8 @@ import { factsOf, statBytes } from './stat.ts';
 /** Requests that look at what the process may lock, or at its capabilities. */
 const ACCOUNTED = new Set([VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP, IOMMU_IOAS_MAP_FILE, IOMMU_OPTION, IOMMU_TEST_CMD]);
 const PROT_WRITE = 2;
+const MAP_TYPE = 0xf;
+const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const SEEK_SET = 0;
@@ -88,9 +90,10 @@ class FileCalls {
 
   /** `offset` null: at the file's position, which moves. */
   transfer(call: SeccompListener, kind: 'read' | 'write', offset: number | null): number {
-    return this.onFile(call, 0, (process, open, fd) =>
-      this.move(process, open, fd, kind, call.argument(1), call.argument(2), offset),
-    );
+    return this.onFile(call, 0, (process, open, fd) => {
+      if (offset !== null && open.file.nonseekable === true) return -ERRNO.ESPIPE;
+      return this.move(process, open, fd, kind, call.argument(1), call.argument(2), offset);
+    });
   }
 
   /** struct iovec: base@0, length@8. */
@@ -115,6 +118,7 @@ class FileCalls {
 
   seek(call: SeccompListener): number {
     return this.onFile(call, 0, (_process, open) => {
+      if (open.file.nonseekable === true) return -ERRNO.ESPIPE;
       const offset = Number(BigInt.asIntN(64, call.wide(1)));
       const whence = call.int(2);
       if (whence !== SEEK_SET && whence !== SEEK_CUR) return -ERRNO.EINVAL;
@@ -142,8 +146,13 @@ class FileCalls {
     return this.onFile(call, 4, (process, open, fd) => {
       const write = (call.int(2) & PROT_WRITE) !== 0;
       const offset = call.argument(5);
-      const mapping = session.host.kernel.syscalls.mapping(process, fd, offset, call.argument(1), write);
+      const how = { shared: (call.int(3) & MAP_TYPE) !== MAP_PRIVATE, prot: call.int(2) };
+      const mapping = session.host.kernel.syscalls.mapping(process, fd, offset, call.argument(1), write, how);
       if (typeof mapping === 'number') return mapping;
+      if (open.file instanceof IommufdFile) {
+        session.pages.map(open, offset, mapping);
+        return PROCEED;
+      }
       const result = session.bars.map(open, offset, mapping);
       return result < 0 ? result : PROCEED;
     });
@@ -182,7 +191,7 @@ class FileCalls {
   ): number {
     const { syscalls } = this.session.host.kernel;
     const result = syscalls[kind](process, fd, address, Math.min(length, MOST), offset ?? open.position);
-    if (offset === null && result > 0) open.position += result;
+    if (offset === null && result > 0 && open.file.nonseekable !== true) open.position += result;
     return result;
   }
 

@@ -55,7 +55,9 @@ export class OpenFiles {
     if (created < 0) return created;
     // An open file of its own: the first one came without the notification of its close.
     const fd = this.libc.open(`/proc/self/fd/${created}`, O_RDWR);
-    const backing = file.kind === 'device' && fd >= 0 ? created : -1;
+    // Programs map what lies in the stand-in: BARs of a device, pages of an iommufd's drivers.
+    const mappable = file.kind === 'device' || file.kind === 'iommufd';
+    const backing = mappable && fd >= 0 ? created : -1;
     if (backing < 0) this.libc.close(created);
     if (fd < 0) return fd;
     const watch = this.inotify.watch(`/proc/self/fd/${fd}`, IN_CLOSE_WRITE);
@@ -97,6 +99,12 @@ export class OpenFiles {
   named(path: string): OpenFile | null {
     const found = this.pattern.exec(path);
     return found === null ? null : (this.byId.get(Number(found[1])) ?? null);
+  }
+
+  /** What stands for a simulated file, or null: no program has it open. */
+  of(file: File): OpenFile | null {
+    for (const open of this.byId.values()) if (open.file === file) return open;
+    return null;
   }
 
   /** Releases what no program holds any more, in the order in which it was let go. How many. */

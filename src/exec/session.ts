@@ -13,6 +13,7 @@ import type { FdRange } from './filter.ts';
 import type { ForeignProcess } from './foreign-process.ts';
 import { FrameWindow } from './frame-window.ts';
 import { IommufdTest } from './iommufd-mock/test-cmd.ts';
+import { MappedPages } from './mapped-pages.ts';
 import { MemoryFile } from './memory-file.ts';
 import { type OpenFile, OpenFiles } from './open-files.ts';
 import { ProgramEventFd, type Waiter } from './program-eventfd.ts';
@@ -39,6 +40,7 @@ export class Session {
   readonly tracees: Tracees;
   readonly window: FrameWindow;
   readonly bars: BarMemory;
+  readonly pages: MappedPages;
   readonly counts: Counts = { calls: 0, ioctls: 0, opens: 0, refused: 0 };
   /** Paths of device nodes that were opened. */
   readonly nodes = new Set<string>();
@@ -69,8 +71,12 @@ export class Session {
     this.world = new World(host.kernel.root);
     this.window = new FrameWindow(host.machine.memory);
     this.bars = new BarMemory(host, libc);
-    this.files.onRelease = (open) => this.bars.release(open);
-    this.iommufdTest = iommufdTest ? new IommufdTest(this.window) : null;
+    this.files.onRelease = (open) => {
+      this.bars.release(open);
+      this.pages.release(open);
+    };
+    this.pages = new MappedPages(libc, this.files, this.window);
+    this.iommufdTest = iommufdTest ? new IommufdTest(this.window, host.context.refusals, this.pages) : null;
     const { libc: c, pidfds, memory, window, bars, files } = this;
     this.tracees = new Tracees({
       libc: c,
@@ -93,6 +99,7 @@ export class Session {
     this.counts.calls += 1;
     // What was closed before the call is released before it is served, also when the call that woke the supervisor was another one.
     this.files.collect();
+    this.pages.follow(() => this.tracees.pids);
   }
 
   /** It was served: what it looked up and did not keep is given back, and what it set off happens. */

@@ -47,6 +47,11 @@ export class Tracees {
     return process?.memory.hasPrivatePins === true ? process : null;
   }
 
+  /** Process ids of the programs. */
+  get pids(): Iterable<number> {
+    return this.byPid.keys();
+  }
+
   /** Every process ends, as at the end of a run. */
   endAll(): void {
     for (const process of [...this.byPid.values()]) this.end(process);

@@ -1,12 +1,15 @@
 /** A device without hardware, in a group of its own, behind an IOMMU without hardware. */
 import { fget, fput } from '../../kernel/files.ts';
 import type { IommuGroup } from '../../kernel/iommu/iommu-group.ts';
-import { detachDevice, type IommufdContext, IommufdDevice } from '../../kernel/iommufd/index.ts';
+import { detachDevice, type IommufdContext, IommufdDevice, type IommuOps } from '../../kernel/iommufd/index.ts';
 import { IommufdObject } from '../../kernel/iommufd/object.ts';
 import type { PciDev } from '../../kernel/pci/pci-dev.ts';
 import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import { MockDomain } from './mock-domain.ts';
+import { MockNested } from './mock-nested.ts';
+import type { MockViommu } from './mock-viommu.ts';
+import { CACHE_ENTRIES, DEVICE_CACHE } from './structs.ts';
 
 export class MockGroup implements IommuGroup {
   readonly id: number;
@@ -15,10 +18,19 @@ export class MockGroup implements IommuGroup {
   readonly blockingDomain: IommuDomain = this.defaultDomain;
   domain: IommuDomain = this.defaultDomain;
   dmaOwner: object | null = null;
+  readonly ops: IommuOps;
+  /** DEVICE_… bits of the device. */
+  readonly flags: number;
+  /** What the device remembers of translations, by entry. */
+  readonly cache = new Array<number>(CACHE_ENTRIES).fill(DEVICE_CACHE);
+  /** The vIOMMU whose stage 1 it translates through, and what it is called there. */
+  guest: { readonly viommu: MockViommu; readonly virtualId: bigint } | null = null;
   private claims = 0;
 
-  constructor(id: number) {
+  constructor(id: number, ops: IommuOps, flags: number) {
     this.id = id;
+    this.ops = ops;
+    this.flags = flags;
   }
 
   reservedRegions(): readonly ReservedRegion[] {
@@ -57,11 +69,17 @@ export class MockGroup implements IommuGroup {
 
   attach(domain: IommuDomain): number {
     if (!this.canShare(domain)) return -ERRNO.EINVAL;
+    const viommu = domain instanceof MockNested ? domain.viommu : null;
+    const [dev] = this.devices;
+    const virtualId = dev === undefined ? null : (viommu?.virtualIdOf(dev) ?? null);
+    if (viommu !== null && virtualId === null) return -ERRNO.ENOENT;
+    this.guest = viommu === null || virtualId === null ? null : { viommu, virtualId };
     this.domain = domain;
     return 0;
   }
 
   detach(): void {
+    this.guest = null;
     this.domain = this.blockingDomain;
   }
 
@@ -70,8 +88,13 @@ export class MockGroup implements IommuGroup {
   }
 
   canShare(domain: IommuDomain): boolean {
-    return domain instanceof MockDomain;
+    return domain instanceof MockDomain || domain instanceof MockNested;
   }
+}
+
+/** The mock behind a bound device; null: it is no mock's. */
+export function mockOf({ igroup }: IommufdDevice): MockGroup | null {
+  return igroup.group instanceof MockGroup ? igroup.group : null;
 }
 
 /** What iommufd asks of a device: a name and a group. It has no configuration space. */

@@ -6,6 +6,8 @@ export const MOCK_APERTURE_START = 2 ** 24;
 export const MOCK_APERTURE_LAST = 2 ** 31 - 1;
 export const MOCK_PAGE_SIZE = 2048;
 const MOCK_HUGE_PAGE_SIZE = 512 * MOCK_PAGE_SIZE;
+const KERNEL_PAGE_SIZE = 4096;
+const HUGE_APERTURE_LAST = 2 ** 53 - 1;
 
 interface Mapped {
   readonly iova: number;
@@ -15,14 +17,18 @@ interface Mapped {
 
 export class MockDomain implements IommuDomain {
   readonly type: IommuDomain['type'];
-  readonly apertureStart = MOCK_APERTURE_START;
-  readonly apertureEnd = MOCK_APERTURE_LAST;
-  readonly pageSizes = [MOCK_PAGE_SIZE, MOCK_HUGE_PAGE_SIZE];
+  readonly apertureStart: number;
+  readonly apertureEnd: number;
+  readonly pageSizes: readonly number[];
   /** Sorted, without overlap. */
   private readonly list: Mapped[] = [];
 
-  constructor(type: IommuDomain['type']) {
+  /** @param huge whole pages of the kernel and huge ones, over all addresses that a number here holds exactly (the kernel's mock has 56 bits) */
+  constructor(type: IommuDomain['type'], huge = false) {
     this.type = type;
+    this.apertureStart = huge ? 0 : MOCK_APERTURE_START;
+    this.apertureEnd = huge ? HUGE_APERTURE_LAST : MOCK_APERTURE_LAST;
+    this.pageSizes = [huge ? KERNEL_PAGE_SIZE : MOCK_PAGE_SIZE, MOCK_HUGE_PAGE_SIZE];
   }
 
   map(iova: number, pa: number, size: number): number {

@@ -1,89 +1,40 @@
 /** IOMMU_TEST_CMD of a kernel with CONFIG_IOMMUFD_TEST, as far as it is built: what the iommufd selftests look behind the scenes with. */
 import { copyStructFromUser } from '../../kernel/copy-struct.ts';
-import {
-  attachDevice,
-  HwptPaging,
-  Ioas,
-  IommufdDevice,
-  type IommufdFile,
-  replaceDevice,
-} from '../../kernel/iommufd/index.ts';
-import { copyFromUser, copyToUser } from '../../kernel/user-copy.ts';
+import { attachDevice, HwptPaging, Ioas, type IommufdFile, replaceDevice } from '../../kernel/iommufd/index.ts';
+import type { RefusalLog } from '../../kernel/refusal.ts';
+import { copyFromUser } from '../../kernel/user-copy.ts';
 import { hex } from '../../ports/address.ts';
 import type { ForeignProcess } from '../foreign-process.ts';
 import type { FrameWindow } from '../frame-window.ts';
 import { Access, AccessFile, type Piece } from './access.ts';
+import { COMMAND_SIZE, Command } from './command.ts';
+import type { PagePlacer } from './driver-pages.ts';
+import { checkCache, checkIotlb, triggerIopf, triggerVevent } from './guest-commands.ts';
 import { bindMock, MockGroup, mockDevice, release, SelftestDevice } from './mock-device.ts';
 import { MOCK_PAGE_SIZE, MockDomain } from './mock-domain.ts';
+import { MockOps } from './mock-ops.ts';
 import { pinCounts, sameByte } from './page-identity.ts';
+import { DEVICE_NO_DIRTY, DEVICE_PASID, Op } from './structs.ts';
 import { dmabufGet, dmabufRevoke } from './test-dmabuf.ts';
 
 /** _IO(';', 0xa0). */
 export const IOMMU_TEST_CMD = 0x3ba0;
-const SIZE = 72;
 /** End of the last field of the struct's first version. */
 const LEAST = 68;
 const PAGE = 4096n;
 const MOST_BYTES = 16n * 1024n * 1024n;
-const DEVICE_CACHE = 0xbaddad;
-const CACHES = 4;
 const WRITE = 1;
 const SLOW_PATH = 4;
-
-/** struct iommu_test_cmd: size@0, op@4, id@8, and a union at 16. */
-class Command {
-  readonly file: IommufdFile;
-  readonly process: ForeignProcess;
-  readonly view: DataView;
-  private readonly bytes: Uint8Array;
-  private readonly argument: bigint;
-  private readonly userSize: number;
-
-  constructor(file: IommufdFile, process: ForeignProcess, argument: bigint, bytes: Uint8Array, userSize: number) {
-    this.file = file;
-    this.process = process;
-    this.argument = argument;
-    this.bytes = bytes;
-    this.userSize = userSize;
-    this.view = new DataView(bytes.buffer);
-  }
-
-  get id(): number {
-    return this.u32(8);
-  }
-
-  u32(at: number): number {
-    return this.view.getUint32(at, true);
-  }
-
-  u64(at: number): bigint {
-    return this.view.getBigUint64(at, true);
-  }
-
-  address(at: number): number {
-    return Number(this.u64(at));
-  }
-
-  /** Writes 32-bit fields into the struct and hands it back: 0 or -EFAULT. */
-  respond(fields: Readonly<Record<number, number>>): number {
-    for (const [at, value] of Object.entries(fields)) this.view.setUint32(Number(at), value, true);
-    const answer = this.bytes.subarray(0, Math.min(this.userSize, SIZE));
-    if (copyToUser(this.process, this.argument, answer)) return 0;
-    return this.refuse('EFAULT', 'the struct is not writable');
-  }
-
-  refuse(...reason: Parameters<IommufdFile['ctx']['context']['refusals']['refuse']>): number {
-    return this.file.ctx.context.refusals.refuse(...reason);
-  }
-}
 
 export class IommufdTest {
   private readonly window: FrameWindow;
   private readonly accesses = new Set<Access>();
+  private readonly ops: MockOps;
   private devices = 0;
 
-  constructor(window: FrameWindow) {
+  constructor(window: FrameWindow, refusals: RefusalLog, placer: PagePlacer) {
     this.window = window;
+    this.ops = new MockOps(refusals, placer);
   }
 
   /** Size, minimum, and what lies behind the struct, as for every request of iommufd. */
@@ -95,9 +46,9 @@ export class IommufdTest {
     if (head === null) return refusals.refuse('EFAULT', 'the size in the first 4 bytes is not readable');
     const size = new DataView(head.buffer).getUint32(0, true);
     if (size < LEAST) return refusals.refuse('EINVAL', `size ${size} is less than ${LEAST}`, 'size');
-    const bytes = copyStructFromUser(process, argument, size, SIZE);
+    const bytes = copyStructFromUser(process, argument, size, COMMAND_SIZE);
     if (typeof bytes === 'string')
-      return refusals.refuse(bytes, `${size} bytes are not readable, or not zero beyond ${SIZE}`);
+      return refusals.refuse(bytes, `${size} bytes are not readable, or not zero beyond ${COMMAND_SIZE}`);
     const result = this.run(new Command(file, process, argument, bytes, size));
     this.sweep();
     return result;
@@ -110,33 +61,39 @@ export class IommufdTest {
 
   private run(cmd: Command): number {
     switch (cmd.u32(4)) {
-      case 1:
+      case Op.ADD_RESERVED:
         return this.addReserved(cmd);
-      case 2:
-      case 12:
+      case Op.MOCK_DOMAIN:
+      case Op.MOCK_DOMAIN_FLAGS:
         return this.mockDomain(cmd);
-      case 3:
+      case Op.MD_CHECK_MAP:
         return this.checkMap(cmd);
-      case 4:
+      case Op.MD_CHECK_REFS:
         return this.checkRefs(cmd);
-      case 5:
+      case Op.CREATE_ACCESS:
         return this.createAccess(cmd);
-      case 6:
+      case Op.DESTROY_ACCESS_PAGES:
         return this.destroyAccessPages(cmd);
-      case 7:
+      case Op.ACCESS_PAGES:
         return this.accessPages(cmd);
-      case 8:
+      case Op.ACCESS_RW:
         return this.accessRw(cmd);
-      case 9:
+      case Op.SET_TEMP_MEMORY_LIMIT:
         return cmd.u32(16) < 12
           ? cmd.refuse('EINVAL', `a limit of ${cmd.u32(16)} bytes is less than one element`, 'limit')
           : 0;
-      case 10:
+      case Op.MOCK_DOMAIN_REPLACE:
         return this.replace(cmd);
-      case 11:
+      case Op.ACCESS_REPLACE_IOAS:
         return this.withAccess(cmd, ({ access }) => access.use(cmd.u32(16)));
-      case 16:
-        return this.checkCache(cmd);
+      case Op.DEV_CHECK_CACHE:
+        return checkCache(cmd);
+      case Op.MD_CHECK_IOTLB:
+        return checkIotlb(cmd);
+      case Op.TRIGGER_IOPF:
+        return triggerIopf(cmd);
+      case Op.TRIGGER_VEVENT:
+        return triggerVevent(cmd);
       case 22:
         return dmabufGet(cmd.file.ctx, cmd.process, cmd.u32(16), cmd.u32(20));
       case 23:
@@ -157,11 +114,12 @@ export class IommufdTest {
 
   private mockDomain(cmd: Command): number {
     const { ctx } = cmd.file;
-    const flags = cmd.u32(4) === 12 ? cmd.u32(28) : 0;
-    if ((flags & ~5) !== 0) return cmd.refuse('EINVAL', `dev_flags ${hex(flags)} has unknown bits`, 'dev_flags');
+    const flags = cmd.u32(4) === Op.MOCK_DOMAIN_FLAGS ? cmd.u32(28) : 0;
+    if ((flags & ~(DEVICE_NO_DIRTY | DEVICE_PASID)) !== 0)
+      return cmd.refuse('EINVAL', `dev_flags ${hex(flags)} has unknown bits`, 'dev_flags');
     const owner = new SelftestDevice();
     ctx.objects.add(owner);
-    const group = new MockGroup(1_000_000 + this.devices);
+    const group = new MockGroup(1_000_000 + this.devices, this.ops, flags);
     const idev = bindMock(ctx, mockDevice(this.devices, group));
     this.devices += 1;
     if (typeof idev === 'number') {
@@ -192,9 +150,10 @@ export class IommufdTest {
     if (typeof hwpt === 'number') return hwpt;
     if (!(hwpt.domain instanceof MockDomain)) return cmd.refuse('EINVAL', `HWPT ${cmd.id} is no mock's`, 'id');
     const [iova, length, address] = [cmd.address(16), cmd.address(24), cmd.address(32)];
-    if ([iova, length, address].some((value) => value % MOCK_PAGE_SIZE !== 0))
+    const page = hwpt.domain.pageSizes[0] ?? MOCK_PAGE_SIZE;
+    if ([iova, length, address].some((value) => value % page !== 0))
       return cmd.refuse('EINVAL', 'not whole mock pages');
-    for (let at = 0; at < length; at += MOCK_PAGE_SIZE) {
+    for (let at = 0; at < length; at += page) {
       const pa = hwpt.domain.lookup(iova + at);
       if (pa < 0 || !sameByte(this.window, cmd.process.memory, pa, address + at)) {
         return cmd.refuse('EINVAL', `iova ${hex(iova + at)} is not the page at ${hex(address + at)}`, 'iova');
@@ -215,13 +174,6 @@ export class IommufdTest {
       `page ${wrong} at ${hex(address + wrong * 4096)} has ${counts[wrong]} pins, not ${refs}`,
       'refs',
     );
-  }
-
-  private checkCache(cmd: Command): number {
-    const device = cmd.file.ctx.objects.get(cmd.id, IommufdDevice, 'id');
-    if (typeof device === 'number') return device;
-    if (cmd.u32(16) < CACHES && cmd.u32(20) === DEVICE_CACHE) return 0;
-    return cmd.refuse('EINVAL', 'the mock device cache holds something else', 'cache');
   }
 
   private createAccess(cmd: Command): number {
