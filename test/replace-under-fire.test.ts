@@ -12,6 +12,7 @@ import type { PresetName } from '../src/machine/presets.ts';
 import { Count } from '../src/ports/ledger.ts';
 import { CdevDevice, Ioas, Iommufd } from '../src/vfio/index.ts';
 import { countsOf } from './support/counts.ts';
+import { afterEachWrite } from './support/fire.ts';
 import { DEVICE, testHost } from './support/host.ts';
 import { msixEntry } from './support/messages.ts';
 
@@ -21,25 +22,6 @@ const PAGE = 4096;
 const IOVA = 0x10_0000;
 /** DMA is looked at now and then; interrupts always. */
 const LOOK = 50;
-
-/** Calls `then` after each word that a CPU writes to memory or to registers, until it is undone. */
-function afterEachWrite({ machine: { bus } }: Host, then: () => void): () => void {
-  const { memory } = bus;
-  const [write32, write64] = [bus.write32, memory.write64];
-  bus.write32 = (pa, value) => {
-    write32.call(bus, pa, value);
-    then();
-  };
-  memory.write64 = (pa, lo, hi) => {
-    const there = write64.call(memory, pa, lo, hi);
-    then();
-    return there;
-  };
-  return () => {
-    bus.write32 = write32;
-    memory.write64 = write64;
-  };
-}
 
 function underFire(host: Host, replaces: number, doorbell: number | null) {
   const { kernel, process } = host.process();

@@ -10,6 +10,9 @@ const SPLIT = 8;
 /** Linux bounds the first level to 1 MiB. */
 const L1_LOG2_LIMIT = 17;
 
+/** MEV, in word 1: it may change at any moment, since software bears merged records anyhow (arm_smmu_get_ste_update_safe). */
+const MERGE_EVENTS = 1n << BigInt(STE.MEV.low);
+
 /** Refuses everything silently: what a stream has that nobody attached. */
 export const abortEntry = (): bigint[] => pack(STE, STE_WORDS, { V: 1, Config: SteConfig.ABORT });
 /** SHCFG 1: use the incoming attributes. */
@@ -70,7 +73,8 @@ export class SmmuStreamTable {
     const usedNow = steUsedBits(current);
     const usedThen = steUsedBits(target);
     // Bits that the SMMU does not look at yet take their new value first.
-    const prepared = current.map((word, i) => (word & usedNow[i]) | (target[i] & ~usedNow[i]));
+    const held = usedNow.map((bits, i) => (i === 1 ? bits & ~(usedThen[1] & MERGE_EVENTS) : bits));
+    const prepared = current.map((word, i) => (word & held[i]) | (target[i] & ~held[i]));
     const critical = prepared.flatMap((word, i) => ((word & usedThen[i]) === target[i] ? [] : [i]));
     if (critical.length <= 1) {
       this.store(at, prepared, flush);
