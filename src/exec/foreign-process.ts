@@ -8,6 +8,8 @@ import type { ForeignMemory } from './foreign-memory.ts';
 /** What of descriptors the supervisor knows and can do. */
 export interface Descriptors {
   lookup(process: ForeignProcess, fd: number): File | null;
+  /** The number that the next file will get; beyond every limit when all are in use. */
+  next(process: ForeignProcess): number;
   /** Puts a file into the program while one of its calls waits; a descriptor, or -errno. */
   install(process: ForeignProcess, file: File): number;
 }
@@ -51,12 +53,17 @@ export class ForeignProcess extends SimProcess<ForeignMemory> {
       if ((effective >> BigInt(bit)) & 1n || (name !== 'CAP_IPC_LOCK' && this.credentials.euid === 0))
         capabilities.add(name);
     }
-    const locked = /^Max locked memory\s+(\S+)/m.exec(textOf(`/proc/${this.tgid}/limits`))?.[1] ?? 'unlimited';
-    this.limits.memlock = locked === 'unlimited' ? Infinity : Number(locked);
+    const limits = textOf(`/proc/${this.tgid}/limits`);
+    this.limits.memlock = softLimit(limits, 'Max locked memory');
+    this.limits.nofile = softLimit(limits, 'Max open files');
   }
 
   override file(fd: number): File | null {
     return this.descriptorsOf.lookup(this, fd);
+  }
+
+  nextDescriptor(): number {
+    return this.descriptorsOf.next(this);
   }
 
   override install(file: File): number {
@@ -68,6 +75,12 @@ export class ForeignProcess extends SimProcess<ForeignMemory> {
       'no descriptor could be put into the program: the numbers for simulated files are in use',
     );
   }
+}
+
+/** Of /proc/PID/limits. */
+function softLimit(limits: string, name: string): number {
+  const value = new RegExp(`^${name}\\s+(\\d+)`, 'm').exec(limits)?.[1];
+  return value === undefined ? Infinity : Number(value);
 }
 
 const nameOf = (pid: number): string => textOf(`/proc/${pid}/comm`).trim() || 'program';

@@ -85,6 +85,7 @@ export class Session {
       access: { libc: c, memory, window, deviceAddress: (area) => bars.address(files.named(area.path), area.offset) },
       descriptors: {
         lookup: (process, fd) => this.lookup(process, fd),
+        next: (process) => this.freeNumber(process),
         install: (process, file) => this.files.install(file, (fd) => this.give(process, fd, this.closeOnExec)),
       },
       waiter,
@@ -124,10 +125,16 @@ export class Session {
   give(process: ForeignProcess, fd: number, closeOnExec: boolean): number {
     if (this.call === null) return -ERRNO.EMFILE;
     this.files.forgetDescriptors();
+    const at = this.freeNumber(process);
+    return at < this.range.end ? this.call.inject(fd, closeOnExec, at) : -ERRNO.EMFILE;
+  }
+
+  /** The lowest of the numbers that stop which is free in the program, or Infinity. */
+  private freeNumber(process: ForeignProcess): number {
     for (let at = this.range.first; at < this.range.end; at += 1) {
-      if (this.links.read(`/proc/${process.tgid}/fd/${at}`) === null) return this.call.inject(fd, closeOnExec, at);
+      if (this.links.read(`/proc/${process.tgid}/fd/${at}`) === null) return at;
     }
-    return -ERRNO.EMFILE;
+    return Infinity;
   }
 
   /** The program is about to unmap, replace or discard a range of its memory. */

@@ -15,6 +15,8 @@ export interface Process {
   pinnedPages: number;
   /** The open file of a descriptor, or null (EBADF). */
   file(fd: number): File | null;
+  /** The descriptor that `install` will give next. Absent: the lowest free one. */
+  nextDescriptor?(): number;
   /** Takes the lowest free descriptor at or above `from`; -EMFILE beyond the limit. The file gains a reference. */
   install(file: File, from?: number): number;
 }

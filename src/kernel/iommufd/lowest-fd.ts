@@ -2,6 +2,7 @@
 import type { Process } from '../process.ts';
 
 export function lowestFd(process: Process): number {
+  if (process.nextDescriptor !== undefined) return process.nextDescriptor();
   let fd = 0;
   while (process.file(fd) !== null) fd += 1;
   return fd;
