@@ -20,6 +20,7 @@ import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import { IntelVtdDriver } from '../iommu/intel/driver.ts';
 import type { IommuGroup } from '../iommu/iommu-group.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
+import type { Process } from '../process.ts';
 import { copyToUser } from '../user-copy.ts';
 import { IommufdDevice } from './device.ts';
 import type { Request } from './dispatch.ts';
@@ -48,9 +49,7 @@ export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
     const why = `in_data_type ${wanted}: the IOMMU of ${dev.name} has type ${info.type}`;
     return refusals.refuse('EOPNOTSUPP', why, 'in_data_type');
   }
-  const answer = new Uint8Array(cmd.data_len);
-  answer.set(info.data.subarray(0, cmd.data_len));
-  if (answer.length > 0 && !copyToUser(process, cmd.data_uptr, answer)) {
+  if (!writeData(process, cmd.data_uptr, cmd.data_len, info.data)) {
     return refusals.refuse('EFAULT', `${cmd.data_len} bytes at data_uptr are not writable`, 'data_uptr');
   }
   const dirty = isDirtyTracking(device.igroup.group, dev) ? IOMMU_HW_CAP_DIRTY_TRACKING : 0;
@@ -62,6 +61,18 @@ export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
     out_max_pasid_log2: ops?.maxPasidLog2(dev) ?? 0,
     out_capabilities: dirty | noAts,
   });
+}
+
+const ZEROES = new Uint8Array(4096);
+
+/** As much as there is room for, then zeroes (clear_user); a piece at a time, for data_len may say 4 GiB. */
+function writeData(process: Process, address: bigint, room: number, data: Uint8Array): boolean {
+  const copied = Math.min(room, data.length);
+  if (copied > 0 && !copyToUser(process, address, data.subarray(0, copied))) return false;
+  for (let at = copied; at < room; at += ZEROES.length) {
+    if (!copyToUser(process, address, ZEROES.subarray(0, room - at), at)) return false;
+  }
+  return true;
 }
 
 /**

@@ -156,10 +156,11 @@ function invalidate(ucmd: Invalidate): Invalidated {
     error: refusals.refuse(code, why, field),
   });
   if (cmd.__reserved !== 0) return refuse('EOPNOTSUPP', '__reserved is not 0', '__reserved');
-  if (cmd.entry_num !== 0 && (cmd.data_uptr === 0n || cmd.entry_len === 0)) {
+  const some = cmd.entry_num !== 0;
+  if (some && (cmd.data_uptr === 0n || cmd.entry_len === 0)) {
     return refuse('EINVAL', `${cmd.entry_num} entries without data_uptr or entry_len`, 'entry_len');
   }
-  if (cmd.entry_len > ctx.context.pageSize || cmd.entry_num > MAX_ENTRIES) {
+  if (some && (cmd.entry_len > ctx.context.pageSize || cmd.entry_num > MAX_ENTRIES)) {
     return refuse('EINVAL', `${cmd.entry_num} entries of ${cmd.entry_len} bytes are too many or too long`, 'entry_num');
   }
   const object = ctx.objects.find(cmd.hwpt_id);
