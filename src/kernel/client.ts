@@ -1,6 +1,7 @@
 /** The Kernel port for one process of the same program: structs go through a scratch mapping of that process and back. */
 import type { EventFdConsumer } from '../ports/eventfd.ts';
 import type { EventFdHandle, Kernel, Mapping, Refusal, UserBuffer } from '../ports/kernel.ts';
+import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../uapi/memfd.ts';
 import { ClientBuffer, ClientMapping } from './client-mapping.ts';
 import type { EventFdContext } from './files.ts';
 import type { LocalProcess, SimKernel } from './kernel.ts';
@@ -71,6 +72,16 @@ export class SimKernelClient implements Kernel {
     if (typeof placed === 'number') return this.done(placed);
     this.done(0);
     return new ClientMapping(this.process, placed, length, access === 'rw');
+  }
+
+  /** @throws RangeError for a length that is no integer from 0 to 2^52 */
+  memfd(name: string, length: number): number {
+    if (!(Number.isInteger(length) && length >= 0 && length <= 2 ** 52))
+      throw new RangeError(`length ${length}: expected an integer from 0 to 2^52`);
+    const { syscalls } = this.kernel;
+    const fd = this.done(syscalls.memfdCreate(this.process, name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (fd >= 0) this.done(syscalls.ftruncate(this.process, fd, length));
+    return fd;
   }
 
   eventfd(initial = 0): EventFdHandle | number {

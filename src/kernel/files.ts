@@ -72,9 +72,19 @@ export interface FileMapping {
   readonly length: number;
   /** VM_PFNMAP: device memory, not struct pages. */
   readonly deviceMemory: boolean;
+  /** Where the byte at an offset of the mapping is now, for a file whose pages come and go; null: SIGBUS. Absent: `pa` + offset, always. */
+  locate?(offset: number): Located | null;
   /** Made for clients in the same program. */
   open(address: number): Mapping;
   close(): void;
+}
+
+/** A page of a file, and what follows it in memory as it does in the file. */
+export interface Located {
+  readonly pa: number;
+  readonly length: number;
+  /** Keeps `length` bytes from here where they are, whatever the file does, until the answer is called. */
+  hold(length: number): () => void;
 }
 
 const references = new WeakMap<File, number>();

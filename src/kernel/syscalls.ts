@@ -3,7 +3,8 @@ import type { ErrnoName } from '../uapi/errno.ts';
 import { requestName } from '../uapi/request-name.ts';
 import type { KernelContext } from './context.ts';
 import { EventFdFile, SimEventFd } from './eventfd.ts';
-import type { File, FileMapping, MapRequest } from './files.ts';
+import type { File, FileMapping, FileStat, MapRequest } from './files.ts';
+import { memfdCreate } from './memfd.ts';
 import type { SimProcess } from './process.ts';
 import { lookup } from './sysfs/lookup.ts';
 import type { DirectoryNode, TreeNode } from './sysfs/node.ts';
@@ -106,6 +107,44 @@ export class Syscalls {
     this.begin('munmap');
     if (process.memory.unmap(address) === 0) return 0;
     return this.refuse('EINVAL', `no mapping starts at 0x${address.toString(16)}`, 'address');
+  }
+
+  /** A file descriptor, or -errno. */
+  memfdCreate(process: SimProcess, name: string, flags = 0): number {
+    this.begin('memfd_create');
+    const file = memfdCreate(this.context, name, flags);
+    return typeof file === 'number' ? file : process.install(file);
+  }
+
+  ftruncate(process: SimProcess, fd: number, length: number): number {
+    this.begin('ftruncate');
+    const file = process.file(fd);
+    if (file === null) return this.badDescriptor(process, fd);
+    return file.truncate?.(length) ?? this.refuse('EINVAL', `${file.name} is no regular file`, 'fd');
+  }
+
+  /** The new position. */
+  lseek(process: SimProcess, fd: number, offset: number, whence: number): number {
+    this.begin('lseek');
+    const file = process.file(fd);
+    if (file === null) return this.badDescriptor(process, fd);
+    return file.seek?.(offset, whence) ?? this.refuse('ESPIPE', `${file.name} has no position`, 'fd');
+  }
+
+  /** What there is to say of a file that is no node of a tree: a memfd, a dma-buf. Null: it is one, or has nothing to say. */
+  fstat(process: SimProcess, fd: number): FileStat | number | null {
+    this.begin('fstat');
+    const file = process.file(fd);
+    if (file === null) return this.badDescriptor(process, fd);
+    return file.stat?.() ?? null;
+  }
+
+  /** F_ADD_SEALS and F_GET_SEALS. */
+  fcntl(process: SimProcess, fd: number, command: number, argument = 0): number {
+    this.begin('fcntl');
+    const file = process.file(fd);
+    if (file === null) return this.badDescriptor(process, fd);
+    return file.fcntl?.(command, argument) ?? this.refuse('EINVAL', `${file.name} takes no seals`, 'command');
   }
 
   eventfd(process: SimProcess, initial = 0): number {

@@ -2,7 +2,7 @@
 import type { PhysicalMemory } from '../ports/memory.ts';
 import type { PinnedPages, UserMemory } from '../ports/process.ts';
 import { ERRNO } from '../uapi/errno.ts';
-import type { FileMapping } from './files.ts';
+import type { FileMapping, Located } from './files.ts';
 import { FrameBlock } from './frame-block.ts';
 import type { OwnedMemory } from './process.ts';
 import { SharedMapping } from './shared-mapping.ts';
@@ -96,6 +96,11 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
   view(address: number, length: number): Uint8Array | null {
     const vma = this.vmas.find(address);
     if (vma === null || address + length > vma.end) return null;
+    const file = vma.mapping?.file;
+    if (file?.locate !== undefined) {
+      const found = file.locate(address - vma.start);
+      return found === null || found.length < length ? null : this.memory.view(found.pa, length);
+    }
     return this.memory.view(vma.pa + (address - vma.start), length);
   }
 
@@ -114,20 +119,25 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
   pin(address: number, length: number, write: boolean): PinnedPages | number {
     const runs: { pa: number; length: number }[] = [];
     const blocks: FrameBlock[] = [];
+    const holds: (() => void)[] = [];
     let accounted = 0;
     let deviceMemory = false;
-    const complete = this.each(address, length, write, (pa, _at, bytes, vma) => {
+    const complete = this.each(address, length, write, (pa, _at, bytes, vma, located) => {
       const last = runs[runs.length - 1];
       if (last !== undefined && last.pa + last.length === pa) last.length += bytes;
       else runs.push({ pa, length: bytes });
       if (vma.block !== null) blocks.push(vma.block);
+      if (located !== null) holds.push(located.hold(bytes));
       if (vma.mapping?.file.deviceMemory === true) deviceMemory = true;
       else accounted += bytes / this.pageSize;
       return true;
     });
-    if (!complete) return EFAULT;
+    if (!complete) {
+      for (const letGo of holds) letGo();
+      return EFAULT;
+    }
     for (const block of blocks) block.get();
-    return new SimPinnedPages(runs, accounted, deviceMemory, blocks);
+    return new SimPinnedPages(runs, accounted, deviceMemory, blocks, holds);
   }
 
   /** Visits the physical pieces of a range; false at the first byte that is not mapped, or not writable where `write` asks. */
@@ -135,15 +145,19 @@ export class SimUserMemory implements UserMemory, OwnedMemory {
     address: number,
     length: number,
     write: boolean,
-    piece: (pa: number, at: number, length: number, vma: Vma) => boolean,
+    piece: (pa: number, at: number, length: number, vma: Vma, located: Located | null) => boolean,
   ): boolean {
     const end = address + length;
     let at = address;
     while (at < end) {
       const vma = this.vmas.find(at);
       if (vma === null || (write && !vma.write)) return false;
-      const stop = Math.min(end, vma.end);
-      if (!piece(vma.pa + (at - vma.start), at - address, stop - at, vma)) return false;
+      const file = vma.mapping?.file;
+      const located = file?.locate === undefined ? null : file.locate(at - vma.start);
+      if (located === null && file?.locate !== undefined) return false;
+      const stop = Math.min(end, vma.end, located === null ? end : at + located.length);
+      const pa = located === null ? vma.pa + (at - vma.start) : located.pa;
+      if (!piece(pa, at - address, stop - at, vma, located)) return false;
       at = stop;
     }
     return true;
@@ -160,22 +174,27 @@ class SimPinnedPages implements PinnedPages {
   readonly accountedPages: number;
   readonly deviceMemory: boolean;
   private blocks: readonly FrameBlock[];
+  private holds: readonly (() => void)[];
 
   constructor(
     runs: readonly { readonly pa: number; readonly length: number }[],
     accountedPages: number,
     deviceMemory: boolean,
     blocks: readonly FrameBlock[],
+    holds: readonly (() => void)[],
   ) {
     this.runs = runs;
     this.accountedPages = accountedPages;
     this.deviceMemory = deviceMemory;
     this.blocks = blocks;
+    this.holds = holds;
   }
 
   release(): void {
     for (const block of this.blocks) block.put();
+    for (const letGo of this.holds) letGo();
     this.blocks = [];
+    this.holds = [];
   }
 }
 

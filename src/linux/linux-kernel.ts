@@ -97,6 +97,10 @@ export class LinuxKernel implements Kernel {
     return new LinuxMapping(mapped, access === 'rw', this.isDevice(fd));
   }
 
+  memfd(name: string, length: number): number {
+    return this.done(this.libc.memfd(name, length));
+  }
+
   eventfd(initial = 0): EventFdHandle | number {
     const fd = this.done(this.libc.eventfd(initial));
     if (fd < 0) return fd;

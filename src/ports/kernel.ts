@@ -27,6 +27,8 @@ export interface Kernel {
   pwrite(fd: number, from: Uint8Array, offset: number): number;
   /** Maps [offset, offset + length) of a file, MAP_SHARED. A mapping, or -errno. */
   mmap(fd: number, offset: number, length: number, access?: 'r' | 'rw'): Mapping | number;
+  /** Memory of `length` bytes as a file of its own (memfd_create, ftruncate), zeroed: a descriptor, or -errno. `mmap` maps it. */
+  memfd(name: string, length: number): number;
   /** A new eventfd with its descriptor, or -errno. */
   eventfd(initial?: number): EventFdHandle | number;
   /** Memory with an address that this process owns, page aligned, zeroed: for DMA, and for structs that point to others. -errno on failure. */

@@ -1,12 +1,10 @@
 /** A BAR as a process maps it (vfio_pci_core_mmap): physical addresses, which fault while memory decoding is off. */
 import type { Mapping } from '../../ports/kernel.ts';
+import { BusError } from '../bus-error.ts';
 import type { FileMapping } from '../files.ts';
 import type { VfioPciState } from './state.ts';
 
-/** What SIGBUS is to a C program: the access did not happen. */
-export class BusError extends Error {
-  override readonly name = 'BusError';
-}
+export { BusError };
 
 export class BarMapping implements FileMapping {
   readonly pa: number;

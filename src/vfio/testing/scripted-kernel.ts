@@ -115,6 +115,12 @@ export class ScriptedKernel implements Kernel {
     return new ScriptedMapping(length, () => this.log.push('munmap'));
   }
 
+  memfd(name: string, length: number): number {
+    const fd = this.newFile(`/memfd:${name}`, 'device');
+    this.log.push(`memfd(${name}, ${length}) = ${fd}`);
+    return fd;
+  }
+
   eventfd(): EventFdHandle | number {
     if (this.eventfds.size >= this.eventfdLimit) return -ERRNO.EMFILE;
     const fd = this.#nextFd++;
