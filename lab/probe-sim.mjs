@@ -10,8 +10,8 @@ const platform = process.argv[2] ?? 'arm64-its';
 const x86 = platform === 'x86';
 const input = presetInput(x86 ? 'x86' : 'arm-its');
 const slot = (at, device) => ({ at, kind: 'function', device });
-// QEMU's own IORT has no CANWBS: VFIO_DMA_CC_IOMMU is 0 there.
-if (!x86) input.iommu.canwbs = platform === 'arm64-nesting';
+// QEMU's own IORT has no CANWBS: VFIO_DMA_CC_IOMMU is 0 there. Its SMMU has no HTTU.
+if (!x86) Object.assign(input.iommu, { canwbs: platform === 'arm64-nesting', httu: 'none' });
 input.pci.slots = [slot('05.0', 'edu'), slot('06.0', 'nvme'), slot('07.0', 'igb')];
 const host = bootLinux(new Machine(defineMachine(input), (name, options) => loadDevice(name, options, captureFiles)), {
   abi: 'linux-7.2',

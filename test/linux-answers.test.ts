@@ -82,7 +82,7 @@ function answersOf(lines: readonly string[]): Answers {
   );
 }
 
-/** A host like the lab's: edu, nvme and igb on the root bus; QEMU's own firmware says no CANWBS. */
+/** A host like the lab's: edu, nvme and igb on the root bus; QEMU's own firmware says no CANWBS, and its SMMU has no HTTU. */
 async function simulate(platform: Platform, part: string): Promise<Answers> {
   const x86 = platform === 'x86';
   const input = presetInput(x86 ? 'x86' : 'arm-its');
@@ -91,7 +91,10 @@ async function simulate(platform: Platform, part: string): Promise<Answers> {
     { at: '06.0', kind: 'function', device: 'nvme' },
     { at: '07.0', kind: 'function', device: 'igb' },
   ] as const;
-  const iommu = input.iommu?.type === 'smmuv3' ? { ...input.iommu, canwbs: platform === 'arm64-nesting' } : input.iommu;
+  const iommu =
+    input.iommu?.type === 'smmuv3'
+      ? { ...input.iommu, canwbs: platform === 'arm64-nesting', httu: 'none' as const }
+      : input.iommu;
   const spec = defineMachine({ ...input, iommu, pci: { ...input.pci, slots: [...slots] } });
   const machine = new Machine(spec, (device, options) => loadDevice(device, options, captureFiles));
   const lines: string[] = [];

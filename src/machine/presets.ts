@@ -29,10 +29,11 @@ const arm: Omit<MachineInput, 'name' | 'interrupts'> = {
 };
 
 const inputs = {
-  /** SMMUv3 and GICv3 with an ITS; GITS_TRANSLATER at 0x5081_0040. */
+  /** SMMUv3, which tracks dirty pages, and GICv3 with an ITS; GITS_TRANSLATER at 0x5081_0040. */
   'arm-its': {
     ...arm,
     name: 'arm-its',
+    iommu: { type: 'smmuv3', base: 0x5200_0000, httu: 'dirty' },
     interrupts: {
       type: 'gic',
       version: 3,

@@ -105,13 +105,12 @@ describe('the path of the lab, step 4', () => {
     expect([flags, cap_reg, ecap_reg]).toEqual([1, word(0x8), word(0x10)]);
   });
 
-  it('HWPT_ALLOC: plain, PASID and NEST_PARENT, no dirty tracking', () => {
+  it('HWPT_ALLOC: plain, PASID and NEST_PARENT', () => {
     const { iommufd, lab, ioas } = attached();
     const id = iommufd.hwpt(1, ioas);
     expect(id).toBe(4);
     expect(iommufd.hwpt(1, ioas, uapi.IOMMU_HWPT_ALLOC_PASID)).toBe(5);
     expect(iommufd.hwpt(1, ioas, uapi.IOMMU_HWPT_ALLOC_NEST_PARENT)).toBe(6);
-    expect(iommufd.hwpt(1, ioas, uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING)).toBe('EOPNOTSUPP');
     expect(iommufd.attach(lab.devices[0]!, 6)).toBe(6);
     const { rung } = lab.enable(0, 1);
     expect(lab.message(0, 0)).toEqual([0x800_0040, 0]);
