@@ -62,8 +62,7 @@ export class PciIommuGroup implements IommuGroup {
 
   /** A device joins: what firmware wants mapped is mapped 1:1, and its streams follow the group. 0 or -errno. */
   add(dev: PciDev): number {
-    const bits = this.driver.maxPasids !== undefined && enablePasid(dev) ? Math.log2(maxPasids(dev)) : 0;
-    this.driver.enablePasids?.(dev.requester, bits);
+    this.enablePasids(dev);
     this.mapDirect(dev);
     const refused = this.point(dev, this.domain);
     if (refused !== 0) return refused;
@@ -167,6 +166,16 @@ export class PciIommuGroup implements IommuGroup {
     (refused === 0 ? old : domain).free();
     if (refused === 0 && type === 'dma') this.callbacks.onDefaultDomain(this);
     return refused;
+  }
+
+  /** arm_smmu_enable_pasid: also an SMMU without substreams turns on what a function has. */
+  private enablePasids(dev: PciDev): void {
+    const { driver } = this;
+    if (driver.enablePasids === undefined) return;
+    const most = maxPasids(dev);
+    const enabled = most > 0 && enablePasid(dev);
+    if (most > 0 && !enabled) this.context.log(`pci ${dev.name}: Failed to enable PASID`);
+    driver.enablePasids(dev.requester, enabled ? Math.log2(most) : 0);
   }
 
   private isTaken(): boolean {

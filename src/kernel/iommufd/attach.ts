@@ -9,49 +9,77 @@ import type { Hwpt, IommufdGroup } from './group.ts';
 import { HwptPaging } from './hwpt.ts';
 import { HwptNested } from './hwpt-nested.ts';
 import { Ioas } from './ioas.ts';
+import { attachPasid, besidePasids, hwptOfPasid, leavePasid, replacePasid } from './pasid.ts';
 import { enforceReserved } from './reserved.ts';
 import { setupMsi } from './sw-msi.ts';
 
 /** What do_attach and do_replace answer: the table that is left (null: none), or -errno. */
 type Change = (device: IommufdDevice, hwpt: Hwpt) => Hwpt | null | number;
 
-/** iommufd_device_attach: the id of the HWPT that the device now translates through, or -errno. `ptId` is an IOAS's or an HWPT's. */
-export function attachDevice(device: IommufdDevice, ptId: number): number {
-  const id = changePt(device, ptId, doAttach, true);
+/** A change of tables. With `leave`, which undoes it, a table that is made for it takes the device before the mappings come. */
+interface Ways {
+  readonly change: Change;
+  readonly leave: ((device: IommufdDevice, hwpt: Hwpt) => void) | null;
+}
+
+/** Requests without a PASID. */
+const NO_PASID = 0;
+
+/**
+ * iommufd_device_attach: the id of the HWPT that the device, or its requests with a PASID, now go through, or -errno. `ptId` is an IOAS's or an HWPT's;
+ * PASID 0 stands for requests without one.
+ */
+export function attachDevice(device: IommufdDevice, ptId: number, pasid: number = NO_PASID): number {
+  const ways = pasid === NO_PASID ? ATTACH : attachWays(pasid);
+  const id = changePt(device, ptId, ways);
   if (id > 0) device.users += 1;
   return id;
 }
 
-/** iommufd_device_replace: as attach, of a device that is attached; on an error the old table stays. */
-export const replaceDevice = (device: IommufdDevice, ptId: number): number => changePt(device, ptId, doReplace, false);
+/** iommufd_device_replace: as attach, of what is attached; on an error the old table stays. */
+export function replaceDevice(device: IommufdDevice, ptId: number, pasid: number = NO_PASID): number {
+  const change: Change = (each, hwpt) => (pasid === NO_PASID ? doReplace(each, hwpt) : replacePasid(each, hwpt, pasid));
+  return changePt(device, ptId, { change, leave: null });
+}
 
-/** iommufd_device_detach: the last device of a group leaves it blocked. */
-export function detachDevice(device: IommufdDevice): void {
-  const { hwpt } = device.igroup;
+/** iommufd_device_detach: the last device of a group leaves it, or the PASID, blocked. */
+export function detachDevice(device: IommufdDevice, pasid: number = NO_PASID): void {
+  const hwpt = pasid === NO_PASID ? hwptOf(device) : hwptOfPasid(device, pasid);
   if (hwpt === null) return;
-  leave(device, hwpt);
+  if (pasid === NO_PASID) leave(device, hwpt);
+  else leavePasid(device, hwpt, pasid);
   hwpt.put();
   device.users -= 1;
 }
 
-function changePt(device: IommufdDevice, ptId: number, change: Change, immediate: boolean): number {
+const hwptOf = (device: IommufdDevice): Hwpt | null =>
+  device.igroup.attached.includes(device) ? device.igroup.hwpt : null;
+
+const ATTACH: Ways = { change: doAttach, leave };
+
+const attachWays = (pasid: number): Ways => ({
+  change: (device, hwpt) => attachPasid(device, hwpt, pasid),
+  leave: (device, hwpt) => leavePasid(device, hwpt, pasid),
+});
+
+function changePt(device: IommufdDevice, ptId: number, ways: Ways): number {
   const { ctx } = device;
   const { refusals } = ctx.context;
   const target = ctx.objects.find(ptId);
   if (target === null) return refusals.refuse('ENOENT', `pt_id ${ptId} is no object`, 'pt_id');
-  if (target instanceof Ioas) return autoDomain(device, target, change, immediate);
+  if (target instanceof Ioas) return autoDomain(device, target, ways);
   if (!(target instanceof HwptPaging || target instanceof HwptNested)) {
     const why = `pt_id ${ptId} is of type ${target.type}, neither an IOAS nor a page table`;
     return refusals.refuse('EINVAL', why, 'pt_id');
   }
-  const old = change(device, target);
+  const old = ways.change(device, target);
   if (typeof old === 'number') return old;
   old?.put();
   return target.id;
 }
 
 /** iommufd_device_auto_get_domain: the first automatic table of the IOAS that takes the device, else a new one. */
-function autoDomain(device: IommufdDevice, ioas: Ioas, change: Change, immediate: boolean): number {
+function autoDomain(device: IommufdDevice, ioas: Ioas, { change, leave: undo }: Ways): number {
   const { objects, context } = device.ctx;
   for (const hwpt of [...ioas.hwpts]) {
     if (!hwpt.autoDomain) continue;
@@ -67,11 +95,12 @@ function autoDomain(device: IommufdDevice, ioas: Ioas, change: Change, immediate
     return hwpt.id;
   }
   const attach = (hwpt: HwptPaging): number => Math.min(toErrno(change(device, hwpt)), 0);
-  const made = immediate
-    ? HwptPaging.alloc(device, ioas, 0, null, attach, (hwpt) => leave(device, hwpt))
-    : HwptPaging.alloc(device, ioas, 0);
+  const made =
+    undo !== null
+      ? HwptPaging.alloc(device, ioas, 0, null, attach, (hwpt) => undo(device, hwpt))
+      : HwptPaging.alloc(device, ioas, 0);
   if (typeof made === 'number') return made;
-  if (!immediate) {
+  if (undo === null) {
     const old = change(device, made);
     if (typeof old === 'number') {
       objects.abort(made);
@@ -91,6 +120,9 @@ const toErrno = (answer: Hwpt | null | number): number => (typeof answer === 'nu
 function doAttach(device: IommufdDevice, hwpt: Hwpt): null | number {
   const { igroup, ctx } = device;
   const { refusals } = ctx.context;
+  if (igroup.attached.includes(device)) {
+    return refusals.refuse('EBUSY', `${device.dev.name} is attached to HWPT ${igroup.hwpt?.id} already`, 'pt_id');
+  }
   if (igroup.hwpt !== null && igroup.hwpt !== hwpt) {
     const why = `group ${igroup.group.id} translates through HWPT ${igroup.hwpt.id}, and all its devices must`;
     return refusals.refuse('EINVAL', why, 'pt_id');
@@ -114,6 +146,8 @@ function doAttach(device: IommufdDevice, hwpt: Hwpt): null | number {
 /** The group's first device, whose doorbells stand already. 0, or -errno with nothing changed. */
 function enter(igroup: IommufdGroup, hwpt: Hwpt): number {
   const { refusals } = igroup.ctx.context;
+  const mixed = besidePasids(igroup, hwpt);
+  if (mixed < 0) return mixed;
   return switchTo(igroup, hwpt, (domain) => {
     const error = igroup.group.attach(domain);
     return error < 0 ? refusals.passOn(error, `group ${igroup.group.id} cannot be attached to HWPT ${hwpt.id}`) : 0;
@@ -148,7 +182,8 @@ function doReplace(device: IommufdDevice, hwpt: Hwpt): Hwpt | null | number {
   const oldIoas = old.paging.ioas;
   const reserved = ioas === oldIoas ? 0 : reserveAll(igroup, ioas);
   const doorbells = reserved < 0 ? reserved : setupMsi(igroup, igroup.attached, hwpt.paging);
-  const error = doorbells < 0 ? doorbells : switchTo(igroup, hwpt, (domain) => igroup.group.replace(domain));
+  const mixed = doorbells < 0 ? doorbells : besidePasids(igroup, hwpt);
+  const error = mixed < 0 ? mixed : switchTo(igroup, hwpt, (domain) => igroup.group.replace(domain));
   if (ioas !== oldIoas) for (const each of igroup.attached) (error < 0 ? ioas : oldIoas).iopt.unreserve(each);
   if (error < 0) return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);
   igroup.hwpt = hwpt;

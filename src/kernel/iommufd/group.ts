@@ -8,6 +8,12 @@ import type { HwptNested } from './hwpt-nested.ts';
 /** What a device can be attached to. */
 export type Hwpt = HwptPaging | HwptNested;
 
+/** A page table and the devices of a group that were attached to it with one PASID: struct iommufd_attach. */
+export interface PasidAttach {
+  hwpt: Hwpt;
+  readonly devices: Set<IommufdDevice>;
+}
+
 export class IommufdGroup {
   readonly ctx: IommufdContext;
   readonly group: IommuGroup;
@@ -18,6 +24,8 @@ export class IommufdGroup {
   hwpt: Hwpt | null = null;
   /** Devices that were attached, in that order; the group moves with the first and the last. */
   readonly attached: IommufdDevice[] = [];
+  /** By PASID, without 0, which is `hwpt` and `attached` (pasid_attach). */
+  readonly pasids = new Map<number, PasidAttach>();
   /** Doorbell pages, by id in the file's table, that vectors of the group were programmed with (required_sw_msi). */
   readonly requiredSwMsi = new Set<number>();
 

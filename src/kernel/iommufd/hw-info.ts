@@ -1,7 +1,10 @@
 /** What an IOMMU says about itself to user space, and which page tables it can make (the drivers' hw_info and domain_alloc_paging_flags). */
+import { PasidBits } from '../../arch/pci/index.ts';
 import {
   IOMMU_HW_CAP_DIRTY_TRACKING,
   IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED,
+  IOMMU_HW_CAP_PCI_PASID_EXEC,
+  IOMMU_HW_CAP_PCI_PASID_PRIV,
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HW_INFO_TYPE_ARM_SMMUV3,
   IOMMU_HW_INFO_TYPE_DEFAULT,
@@ -19,6 +22,7 @@ import type { KernelContext } from '../context.ts';
 import { ArmSmmuV3Driver } from '../iommu/arm-smmu-v3/driver.ts';
 import { IntelVtdDriver } from '../iommu/intel/driver.ts';
 import type { IommuGroup } from '../iommu/iommu-group.ts';
+import { pasidStatus } from '../pci/pasid.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { Process } from '../process.ts';
 import { copyToUser } from '../user-copy.ts';
@@ -53,14 +57,22 @@ export function getHwInfo(ucmd: Request<typeof iommu_hw_info>): number {
     return refusals.refuse('EFAULT', `${cmd.data_len} bytes at data_uptr are not writable`, 'data_uptr');
   }
   const dirty = isDirtyTracking(device.igroup.group, dev) ? IOMMU_HW_CAP_DIRTY_TRACKING : 0;
+  const maxPasids = device.igroup.group.pasids?.maxPasids(dev) ?? 0;
   const noAts = dev.extendedCapability(ATS) === 0 ? IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED : 0;
   return ucmd.respond({
     data_len: info.data.length,
     out_data_type: info.type,
     in_data_type: info.type,
-    out_max_pasid_log2: ops?.maxPasidLog2(dev) ?? 0,
-    out_capabilities: dirty | noAts,
+    out_max_pasid_log2: ops?.maxPasidLog2(dev) ?? Math.floor(Math.log2(Math.max(1, maxPasids))),
+    out_capabilities: dirty | noAts | (maxPasids > 0 ? pasidCapabilities(dev) : 0),
   });
+}
+
+/** What the function's PASID control register turns on beside PASIDs themselves. */
+function pasidCapabilities(dev: PciDev): number {
+  const status = pasidStatus(dev);
+  const execute = (status & PasidBits.EXECUTE) !== 0 ? IOMMU_HW_CAP_PCI_PASID_EXEC : 0;
+  return execute | ((status & PasidBits.PRIVILEGED) !== 0 ? IOMMU_HW_CAP_PCI_PASID_PRIV : 0);
 }
 
 const ZEROES = new Uint8Array(4096);

@@ -16,10 +16,12 @@ export class HwptNested extends IommufdObject {
   readonly domain: NestedTable;
   /** See HwptPaging. */
   fault: FaultQueue | null = null;
+  readonly pasidCompat: boolean;
 
   /** Takes an id; the caller finalizes. Doorbell pages go to the stage 2. */
-  constructor(parent: HwptPaging, viommu: Viommu | null, domain: NestedTable) {
+  constructor(parent: HwptPaging, viommu: Viommu | null, domain: NestedTable, pasidCompat: boolean) {
     super();
+    this.pasidCompat = pasidCompat;
     this.parent = parent;
     this.viommu = viommu;
     this.domain = domain;

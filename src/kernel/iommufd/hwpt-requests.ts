@@ -86,7 +86,7 @@ function allocNested(
     return refusals.refuse('EINVAL', `HWPT ${parent.id} belongs to another IOMMU than ${dev.name}`, 'pt_id');
   }
   const table = ops.allocNested(dev, parent.domain, cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID, data);
-  return typeof table === 'number' ? table : new HwptNested(parent, null, table);
+  return typeof table === 'number' ? table : new HwptNested(parent, null, table, isPasidCompat(cmd.flags));
 }
 
 /** iommufd_viommu_alloc_hwpt_nested. */
@@ -101,8 +101,10 @@ function allocUnderViommu(
   }
   if (data === null || (cmd.flags & ~NESTED_FLAGS) !== 0) return noNestedFlags(refusals, cmd.flags);
   const table = viommu.allocNested(cmd.flags & ~IOMMU_HWPT_FAULT_ID_VALID, data);
-  return typeof table === 'number' ? table : new HwptNested(viommu.parent, viommu, table);
+  return typeof table === 'number' ? table : new HwptNested(viommu.parent, viommu, table, isPasidCompat(cmd.flags));
 }
+
+const isPasidCompat = (flags: number): boolean => (flags & IOMMU_HWPT_ALLOC_PASID) !== 0;
 
 function noNestedFlags(refusals: RefusalLog, flags: number): number {
   const why = `a nested page table takes data, and FAULT_ID_VALID and PASID for flags; flags are ${hex(flags)}`;

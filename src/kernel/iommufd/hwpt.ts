@@ -30,6 +30,8 @@ export class HwptPaging extends IommufdObject {
   readonly nestParent: boolean;
   /** Made by an attach to an IOAS, and gone with its last device. */
   autoDomain = false;
+  /** Made with IOMMU_HWPT_ALLOC_PASID: a device that uses PASIDs translates through such tables only. */
+  pasidCompat = false;
   /** The IOMMU snoops what devices write, whatever they ask for. */
   readonly enforcesCoherency: boolean;
   /** The doorbell pages that are mapped here, by their id in the file's table (present_sw_msi). */
@@ -72,6 +74,7 @@ export class HwptPaging extends IommufdObject {
       return ctx.context.refusals.passOn(domain, `no page table for group ${igroup.group.id}`);
     }
     const hwpt = new HwptPaging(ctx, ioas, domain, (flags & IOMMU_HWPT_ALLOC_NEST_PARENT) !== 0);
+    hwpt.pasidCompat = (flags & IOMMU_HWPT_ALLOC_PASID) !== 0;
     ctx.objects.add(hwpt);
     ioas.users += 1;
     ioas.hwpts.push(hwpt);

@@ -2,6 +2,7 @@
 import {
   CapabilityId,
   Express,
+  ExtendedCapabilityId,
   Header,
   Msi,
   MsiFlags,
@@ -9,6 +10,7 @@ import {
   MsixFlags,
   msiDataOffset,
   msiMaskOffset,
+  Pasid,
 } from '../../arch/pci/index.ts';
 import type { PciDev } from './pci-dev.ts';
 
@@ -26,7 +28,7 @@ const EXPRESS_REGISTERS = [
 ] as const;
 
 /**
- * Everything but the MSI-X table, which is in a BAR and comes back through {@link PciDev.restoreMsiState}. Order as in Linux: PCIe, then the
+ * Everything but the MSI-X table, which is in a BAR and comes back through {@link PciDev.restoreMsiState}. Order as in Linux: PCIe, PASID, then the
  * header from its end (BARs before COMMAND, so that decoding starts when the bases are right), then MSI.
  */
 export function saveState(dev: PciDev): SavedState {
@@ -41,6 +43,8 @@ export function saveState(dev: PciDev): SavedState {
       if (register < Express.LENGTH_V1 || version >= 2) take(express + register, 2);
     }
   }
+  const pasid = dev.extendedCapability(ExtendedCapabilityId.PASID);
+  if (pasid !== 0) take(pasid + Pasid.CONTROL, 2);
   for (let offset = 0x3c; offset >= Header.CACHE_LINE_SIZE; offset -= 4) take(offset, 4);
   take(Header.COMMAND, 2);
   saveMsi(dev, take);

@@ -1,5 +1,6 @@
 /** A device's own character device and iommufd (device_cdev.c, iommufd.c): BIND_IOMMUFD, ATTACH and DETACH. */
 import { hex } from '../../ports/address.ts';
+import type { Fields, Struct } from '../../uapi/struct.ts';
 import * as uapi from '../../uapi/vfio.ts';
 import type { KernelContext } from '../context.ts';
 import { copyStructFromUser } from '../copy-struct.ts';
@@ -17,7 +18,14 @@ import type { VfioDevice, VfioDeviceCdev, VfioDeviceFile, VfioGroupIommufd } fro
 interface Bound {
   readonly device: IommufdDevice;
   attached: boolean;
+  /** vdev->pasids: attached with the PASID flag. 0 may be among them, and is then what goes without a PASID. */
+  readonly pasids: Set<number>;
 }
+
+/** The kernel's allocator of PASIDs counts in signed numbers (lib/idr.c ida_alloc_range). */
+const PASID_END = 2 ** 31;
+/** -EINVAL as a PASID: what ida_exists answers for it is the number itself, so that it counts as attached. */
+const IDA_EINVAL = 2 ** 32 - 22;
 
 export class IommufdCdev implements VfioDeviceCdev {
   private readonly context: KernelContext;
@@ -68,33 +76,30 @@ export class IommufdCdev implements VfioDeviceCdev {
     return 0;
   }
 
-  /** vfio_df_ioctl_attach_pt: attach, or replace of a device that is attached; pt_id becomes the page table's id. */
+  /** vfio_df_ioctl_attach_pt: attach, or replace of what is attached; pt_id becomes the page table's id. */
   attach(file: VfioDeviceFile, process: Process, argument: bigint): number {
     const { refusals } = this.context;
     const layout = uapi.vfio_device_attach_iommufd_pt;
-    const bytes = copyFromUser(process, argument, layout.endOf('pt_id'));
-    if (bytes === null) return refusals.refuse('EFAULT', `${layout.endOf('pt_id')} bytes are not readable`, 'argument');
-    const { argsz, flags, pt_id } = layout.readShort(bytes);
-    const error = this.checkPasid({ argsz, flags }, bytes.length, layout.endOf('pasid'));
-    if (error < 0) return error;
-    const id = this.attachPt(file.device, pt_id);
+    const request = this.readPt(process, argument, layout, 'pt_id');
+    if (typeof request === 'number') return request;
+    const { flags, pt_id, pasid } = request;
+    const named = (flags & uapi.VFIO_DEVICE_ATTACH_PASID) !== 0;
+    const id = named ? this.attachPasid(file.device, pt_id, pasid) : this.attachPt(file.device, pt_id);
     if (id < 0) return id;
     const out = new Uint8Array(Uint32Array.of(id).buffer);
     if (copyToUser(process, argument, out, layout.offsetOf('pt_id'))) return 0;
+    // Also after a PASID, which stays attached: so does Linux 7.2.
     this.detachPt(file.device);
     return refusals.refuse('EFAULT', 'pt_id is not writable', 'argument');
   }
 
-  /** vfio_df_ioctl_detach_pt: of a device that is not attached it does nothing. */
+  /** vfio_df_ioctl_detach_pt: of what is not attached it does nothing. */
   detach(file: VfioDeviceFile, process: Process, argument: bigint): number {
-    const { refusals } = this.context;
-    const layout = uapi.vfio_device_detach_iommufd_pt;
-    const bytes = copyFromUser(process, argument, layout.endOf('flags'));
-    if (bytes === null) return refusals.refuse('EFAULT', `${layout.endOf('flags')} bytes are not readable`, 'argument');
-    const { argsz, flags } = layout.readShort(bytes);
-    const error = this.checkPasid({ argsz, flags }, bytes.length, layout.endOf('pasid'));
-    if (error < 0) return error;
-    this.detachPt(file.device);
+    const request = this.readPt(process, argument, uapi.vfio_device_detach_iommufd_pt, 'flags');
+    if (typeof request === 'number') return request;
+    const { flags, pasid } = request;
+    if ((flags & uapi.VFIO_DEVICE_DETACH_PASID) !== 0) this.detachPasid(file.device, pasid);
+    else this.detachPt(file.device);
     return 0;
   }
 
@@ -179,7 +184,7 @@ export class IommufdCdev implements VfioDeviceCdev {
       return this.context.refusals.passOn(error, `${device.ops.name} could not be opened`);
     }
     fget(ctx.file);
-    this.bound.set(device, { device: made, attached: false });
+    this.bound.set(device, { device: made, attached: false, pasids: new Set() });
     return made.id;
   }
 
@@ -188,6 +193,7 @@ export class IommufdCdev implements VfioDeviceCdev {
     const state = this.bound.get(device);
     if (state === undefined) return;
     device.ops.closeDevice();
+    for (const pasid of [...state.pasids].sort((a, b) => a - b)) this.detachPasid(device, pasid);
     this.detachPt(device);
     this.bound.delete(device);
     device.cdevOpened = false;
@@ -212,21 +218,42 @@ export class IommufdCdev implements VfioDeviceCdev {
     state.attached = false;
   }
 
-  /** argsz and flags of ATTACH and DETACH, whose PASID flag has the same bit. */
-  private checkPasid(
-    { argsz, flags }: { readonly argsz: number; readonly flags: number },
-    minimum: number,
-    withPasid: number,
-  ): number {
+  /**
+   * vfio_iommufd_physical_pasid_attach_ioas: -ENOSPC for what is no signed number. PASID 0 is not told apart from none: it attaches what goes
+   * without a PASID, once.
+   */
+  private attachPasid(device: VfioDevice, ptId: number, pasid: number): number {
     const { refusals } = this.context;
+    const state = this.bound.get(device);
+    if (state === undefined) return refusals.refuse('EINVAL', 'the device is not bound', 'fd');
+    if (state.pasids.has(pasid) || pasid === IDA_EINVAL) return replaceDevice(state.device, ptId, pasid);
+    if (pasid >= PASID_END) return refusals.refuse('ENOSPC', `PASID ${pasid} is not below 2^31`, 'pasid');
+    const id = attachDevice(state.device, ptId, pasid);
+    if (id > 0) state.pasids.add(pasid);
+    return id;
+  }
+
+  private detachPasid(device: VfioDevice, pasid: number): void {
+    const state = this.bound.get(device);
+    if (!state?.pasids.delete(pasid)) return;
+    detachDevice(state.device, pasid);
+  }
+
+  /** The struct of ATTACH or DETACH, whose PASID flag has the same bit and whose PASID is read only with it; or -errno. */
+  private readPt<F extends Fields>(process: Process, argument: bigint, layout: Struct<F>, last: keyof F & string) {
+    const { refusals } = this.context;
+    const minimum = layout.endOf(last);
+    const head = copyFromUser(process, argument, minimum);
+    if (head === null) return refusals.refuse('EFAULT', `${minimum} bytes are not readable`, 'argument');
+    const [argsz, flags] = new Uint32Array(head.slice(0, 8).buffer);
     if (argsz < minimum) return refusals.refuse('EINVAL', `argsz ${argsz} is less than ${minimum}`, 'argsz');
     if ((flags & ~uapi.VFIO_DEVICE_ATTACH_PASID) !== 0) {
       return refusals.refuse('EINVAL', `flags ${hex(flags)} has unknown bits`, 'flags');
     }
-    if (flags === 0) return 0;
-    if (argsz < withPasid) return refusals.refuse('EINVAL', `argsz ${argsz} is less than ${withPasid}`, 'argsz');
-    const why = 'page tables for PASIDs exist in Linux 7.2 but are not built in this kernel';
-    return refusals.refuse('EOPNOTSUPP', why, 'flags');
+    if (flags === 0) return layout.readShort(head);
+    if (argsz < layout.size) return refusals.refuse('EINVAL', `argsz ${argsz} is less than ${layout.size}`, 'argsz');
+    const bytes = copyFromUser(process, argument, layout.size);
+    return bytes === null ? refusals.refuse('EFAULT', 'pasid is not readable', 'argument') : layout.read(bytes);
   }
 }
 

@@ -213,6 +213,7 @@ export class ArmSmmuV3Driver implements IommuDriver {
         `stream ${hex(requester)} goes through a stage 2, beside which there are no PASIDs`,
       );
     }
+    // The function's PASIDs could not be turned on; Linux 7.2 would write behind its table.
     if (pasid >= 2 ** master.ssidBits) {
       const why = `PASID ${pasid} is not below 2^${master.ssidBits}: no more are enabled for stream ${hex(requester)}`;
       return refusals.refuse('EINVAL', why);
