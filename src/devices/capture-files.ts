@@ -4,7 +4,7 @@ import type { Capture } from './capture.ts';
 import { parseLspci, parseSysfs } from './capture-text.ts';
 import { capturedFunction } from './captured.ts';
 import { type DeviceOptions, OptionReader } from './options.ts';
-import { createDevice, deviceNames } from './registry.ts';
+import { createDevice, deviceNames, type OpenStore } from './registry.ts';
 
 /** The files that captures are in. */
 export interface CaptureFiles {
@@ -12,6 +12,8 @@ export interface CaptureFiles {
   shipped(name: string): Uint8Array | null;
   /** The bytes of a user's file, or null when there is none. @throws RangeError when it cannot be read. */
   read(path: string): Uint8Array | null;
+  /** Opens a file as a disk, for a model whose option names one. Without it no option may. */
+  readonly open?: OpenStore;
 }
 
 /** Captures that ship, by the name that {@link loadDevice} takes, and their file. `edu` alone is the model with its behaviour. */
@@ -25,7 +27,7 @@ export const captureNames: readonly string[] = Object.keys(SHIPPED);
  * @throws RangeError for an unknown name or option; CaptureError for a file that cannot be read as a capture.
  */
 export function loadDevice(name: string, options: DeviceOptions, files: CaptureFiles): PciFunction {
-  if (deviceNames.includes(name)) return createDevice(name, options);
+  if (deviceNames.includes(name)) return createDevice(name, options, files.open);
   const captures = openCapture(name, files);
   const read = new OptionReader(name, options);
   const which = read.integer('device', 0, 0, captures.length - 1);

@@ -7,5 +7,7 @@ export { parseLspci, parseSysfs } from './capture-text.ts';
 export * from './captured.ts';
 export * from './edu.ts';
 export * from './ioat/ioat.ts';
+export { MemoryStore } from './memory-store.ts';
+export * from './nvme/drive.ts';
 export type { DeviceOptions } from './options.ts';
 export * from './registry.ts';

@@ -39,6 +39,26 @@ export class OptionReader {
     return value;
   }
 
+  /** Bytes: a number, or text such as `64M` (K, M, G, T of 1,024). @throws RangeError */
+  bytes(field: string, byDefault: number, least: number, most: number): number {
+    const value = this.take(field) ?? byDefault;
+    const bytes = typeof value === 'string' ? parseBytes(value) : value;
+    if (typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < least || bytes > most) {
+      throw this.error(field, `expected bytes from ${least} to ${most}, such as 64M`, value);
+    }
+    return bytes;
+  }
+
+  /** Text of up to `most` printable ASCII characters. Digits alone arrive as a number from a command line. @throws RangeError */
+  text(field: string, byDefault: string, most: number): string {
+    const given = this.take(field) ?? byDefault;
+    const value = typeof given === 'number' ? String(given) : given;
+    if (typeof value !== 'string' || value.length > most || !/^[\x20-\x7e]*$/.test(value)) {
+      throw this.error(field, `expected up to ${most} printable characters`, given);
+    }
+    return value;
+  }
+
   /** Was the option given? */
   has(field: string): boolean {
     return Object.hasOwn(this.options, field);
@@ -63,4 +83,9 @@ export class OptionReader {
     this.known.add(field);
     return this.has(field) ? this.options[field] : undefined;
   }
+}
+
+function parseBytes(text: string): number {
+  const [, digits = '', unit = ''] = /^(\d+)([KMGT]?)$/i.exec(text) ?? [];
+  return digits === '' ? Number.NaN : Number(digits) * 1024 ** ' KMGT'.indexOf(unit.toUpperCase() || ' ');
 }

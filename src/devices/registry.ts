@@ -1,30 +1,43 @@
 /** Device models by name. */
+import type { BlockStore } from '../ports/block-store.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import { Bell } from './bell.ts';
 import { Edu } from './edu.ts';
 import { Ioat } from './ioat/ioat.ts';
+import { NvmeDrive } from './nvme/drive.ts';
 import type { DeviceOptions } from './options.ts';
 
-const models: Readonly<Record<string, (options: DeviceOptions) => PciFunction>> = {
+/** Opens a file as a disk. @throws RangeError when it cannot be. */
+export type OpenStore = (path: string, readOnly: boolean) => BlockStore;
+
+const models: Readonly<Record<string, (options: DeviceOptions, open?: OpenStore) => PciFunction>> = {
   bell: (options) => new Bell(options),
   edu: (options) => new Edu(options),
   ioat: (options) => new Ioat(options),
+  'nvme-drive': nvmeDrive,
 };
 
 /** Names that {@link createDevice} knows. */
 export const deviceNames: readonly string[] = Object.keys(models);
 
 /**
- * A new device.
+ * A new device. `open` opens the files that options name; without it no option may.
  *
  * @throws RangeError for a name that is not among {@link deviceNames}, and for an option that the model does not have or cannot be,
  *   naming it: `bell: msix: expected an integer from 0 to 2048, got 2049`.
  * @example
  * const device = createDevice('bell', { msix: 2048 });
  */
-export function createDevice(name: string, options: DeviceOptions = {}): PciFunction {
+export function createDevice(name: string, options: DeviceOptions = {}, open?: OpenStore): PciFunction {
   if (!Object.hasOwn(models, name)) {
     throw new RangeError(`device: no model is called "${name}"; there are ${deviceNames.join(', ')}`);
   }
-  return models[name](options);
+  return models[name](options, open);
+}
+
+function nvmeDrive(options: DeviceOptions, open?: OpenStore): NvmeDrive {
+  const { file, readOnly } = options;
+  // Without a file system behind it the drive itself says what is wrong with the option.
+  if (typeof file !== 'string' || file === '' || open === undefined) return new NvmeDrive(options);
+  return new NvmeDrive(options, { store: open(file, readOnly === true) });
 }

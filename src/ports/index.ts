@@ -1,5 +1,6 @@
 /** The seams: interfaces and the few values that cross them. */
 export * from './address.ts';
+export * from './block-store.ts';
 export * from './bus.ts';
 export * from './eventfd.ts';
 export * from './guest.ts';

@@ -2,8 +2,8 @@
 import type { PciFunction, PciPort } from '../../ports/pci.ts';
 import type { Job } from '../../ports/work.ts';
 
-export function carry(model: PciFunction) {
-  const memory = new Uint8Array(0x1_0000);
+export function carry(model: PciFunction, memoryBytes = 0x1_0000) {
+  const memory = new Uint8Array(memoryBytes);
   const bars = new Map<number, Uint8Array>();
   const events: string[] = [];
   const jobs: (() => void)[] = [];
