@@ -128,3 +128,14 @@ export function trigger(t, device, index, count) {
 export function enable(t, device, command = 6) {
   t.must('COMMAND', t.kernel.pwrite(device, Uint8Array.of(command & 0xff, command >> 8), CONFIG + 4));
 }
+
+/** A device by its group, its memory and bus mastering on; `set(index, flags, start, count, payload)`, `off(index)`, and `register(offset, value)` of BAR 0. */
+export const interrupting = (model) => (t) => {
+  const host = owned(model)(t);
+  enable(t, host.device);
+  const set = (index, flags, start = 0, count = 1, payload = [], argsz = null) =>
+    setIrqs(t, host.device, { index, flags, start, count, payload, argsz });
+  const register = (offset, value) => t.must('register', t.kernel.pwrite(host.device, u32(value), offset));
+  const off = (index) => set(index, u.VFIO_IRQ_SET_DATA_NONE | u.VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0);
+  return { ...host, set, register, off };
+};

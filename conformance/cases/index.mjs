@@ -4,3 +4,8 @@ import './group.mjs';
 import './type1-map.mjs';
 import './type1-info.mjs';
 import './device.mjs';
+import './regions.mjs';
+import './config.mjs';
+import './interrupts.mjs';
+import './edu-interrupts.mjs';
+import './notices.mjs';
