@@ -1,12 +1,14 @@
-/** The files that captures are in, on this machine. */
+/** The files that captures and disks are in, on this machine. */
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { CaptureFiles } from '../devices/index.ts';
+import { openFileStore } from './file-store.ts';
 
 export const captureFiles: CaptureFiles = {
   // The directory is beside src/ and dist/ alike.
   shipped: (name) => read(fileURLToPath(new URL(`../../captures/${name}`, import.meta.url))),
   read,
+  open: openFileStore,
 };
 
 function read(path: string): Uint8Array | null {
