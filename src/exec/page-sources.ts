@@ -1,4 +1,5 @@
 /** What lies behind the pinned pages of a foreign program. */
+import { fstatSync } from 'node:fs';
 import { type Libc, type MappedMemory, O_RDONLY, O_RDWR } from '../libc/index.ts';
 import type { ProcessMemory } from '../libc/process-memory.ts';
 import type { PageSource } from './frame-window.ts';
@@ -12,12 +13,15 @@ const PAGE = 4096;
  */
 export class SharedPages implements PageSource {
   private readonly mapped: MappedMemory;
+  /** Bytes that are mapped in front of the first one. */
+  private readonly before: number;
   private bytes: Uint8Array | null = null;
 
   readonly identity: { readonly object: string; readonly at: number };
 
-  private constructor(mapped: MappedMemory, object: string, at: number) {
+  private constructor(mapped: MappedMemory, object: string, at: number, before: number) {
     this.mapped = mapped;
+    this.before = before;
     this.identity = { object, at };
   }
 
@@ -31,7 +35,14 @@ export class SharedPages implements PageSource {
     writable: boolean,
   ): SharedPages | null {
     const mapped = libc.mapFile(fd, at, length, writable);
-    return typeof mapped === 'number' ? null : new SharedPages(mapped, object, at);
+    if (typeof mapped !== 'number') return new SharedPages(mapped, object, at, 0);
+    // hugetlbfs maps whole huge pages only.
+    const grain = fstatSync(fd).blksize;
+    const before = at % grain;
+    const whole = Math.ceil((before + length) / grain) * grain;
+    if (grain <= PAGE || (before === 0 && whole === length)) return null;
+    const around = libc.mapFile(fd, at - before, whole, writable);
+    return typeof around === 'number' ? null : new SharedPages(around, object, at, before);
   }
 
   /** null: the process may not be looked at so closely (map_files takes CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE), or the file is gone. */
@@ -61,7 +72,7 @@ export class SharedPages implements PageSource {
   }
 
   private view(): Uint8Array {
-    this.bytes ??= new Uint8Array(this.mapped.view());
+    this.bytes ??= new Uint8Array(this.mapped.view()).subarray(this.before);
     return this.bytes;
   }
 }

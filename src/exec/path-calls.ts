@@ -8,6 +8,7 @@ import type { SeccompListener } from '../libc/seccomp.ts';
 import { ERRNO } from '../uapi/errno.ts';
 import { type Handler, PROCEED } from './handler.ts';
 import type { CallName } from './numbers.ts';
+import { statusOf, statusText } from './program-status.ts';
 import type { Session } from './session.ts';
 import { factsOf, statBytes, statxBytes } from './stat.ts';
 
@@ -53,18 +54,17 @@ class PathCalls {
   }
 
   open(call: SeccompListener, directory: number, argument: number, flags: number): number {
-    const path = this.pathOf(call, directory, argument);
-    if (path === null || path === '') return PROCEED;
-    return this.openPath(call, path, flags);
+    const full = this.fullPath(call, directory, argument);
+    return full === null || full === '' ? PROCEED : this.openFull(call, full, flags);
   }
 
   /** struct open_how: flags@0. */
   open2(call: SeccompListener): number {
-    const path = this.pathOf(call, call.int(0), 1);
-    if (path === null || path === '') return PROCEED;
+    const full = this.fullPath(call, call.int(0), 1);
+    if (full === null || full === '') return PROCEED;
     const flags = new Uint8Array(8);
     if (this.session.memory.read(call.pid, call.argument(2), flags) !== 8) return PROCEED;
-    return this.openPath(call, path, new DataView(flags.buffer).getInt32(0, true));
+    return this.openFull(call, full, new DataView(flags.buffer).getInt32(0, true));
   }
 
   stat(call: SeccompListener, directory: number, argument: number, buffer: number, flags: number): number {
@@ -106,12 +106,31 @@ class PathCalls {
 
   /** The path of the simulated host that an argument names; '' for an empty one, null for one that is not the simulated host's. */
   private pathOf(call: SeccompListener, directory: number, argument: number): string | null {
-    const { memory, world, links } = this.session;
+    const full = this.fullPath(call, directory, argument);
+    return full === null || full === '' ? full : this.session.world.ownPath(full);
+  }
+
+  /** The absolute path that an argument names, of either system; '' for an empty one, null for one that cannot be told. */
+  private fullPath(call: SeccompListener, directory: number, argument: number): string | null {
+    const { memory, links } = this.session;
     const text = memory.text(call.pid, call.argument(argument));
-    if (text === null || text === '') return text;
-    if (text.startsWith('/')) return world.ownPath(text);
+    if (text === null || text === '' || text.startsWith('/')) return text;
     const base = links.read(directory === AT_FDCWD ? `/proc/${call.pid}/cwd` : `/proc/${call.pid}/fd/${directory}`);
-    return base === null ? null : world.ownPath(`${base}/${text}`);
+    return base === null ? null : `${base}/${text}`;
+  }
+
+  private openFull(call: SeccompListener, full: string, flags: number): number {
+    const path = this.session.world.ownPath(full);
+    return path === null ? this.openStatus(call, full, flags) : this.openPath(call, path, flags);
+  }
+
+  /** A program's status says also what the simulated kernel has locked and pinned of it; every other file is the real kernel's. */
+  private openStatus(call: SeccompListener, path: string, flags: number): number {
+    const pid = statusOf(path, call.pid);
+    const process = pid === null || (flags & 3) !== 0 ? null : this.session.tracees.known(pid);
+    if (process === null || (process.lockedPages === 0 && process.pinnedPages === 0)) return PROCEED;
+    const text = statusText(`/proc/${pid}/status`, process);
+    return text === null ? PROCEED : this.giveText(call, Buffer.from(text, 'latin1'), (flags & O_CLOEXEC) !== 0);
   }
 
   private describe(

@@ -47,6 +47,11 @@ export class Tracees {
     return process?.memory.hasPrivatePins === true ? process : null;
   }
 
+  /** The process of a thread or process id, when it has been met. */
+  known(id: number): ForeignProcess | null {
+    return this.byThread.get(id) ?? this.byPid.get(id) ?? null;
+  }
+
   /** Process ids of the programs. */
   get pids(): Iterable<number> {
     return this.byPid.keys();
