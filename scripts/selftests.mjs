@@ -79,6 +79,10 @@ const BINARIES = [
   { name: 'iommu/iommufd_fail_nth', cases: 8 },
 ];
 const BDF = '0000:01:00.0';
+/** Huge pages that the binaries' cases take at once, by their kB: 128 MiB and its alignment, and one of 1 GiB. */
+const HUGE_PAGES = { 2048: 80, 1048576: 1 };
+/** What a case says when its mmap of huge pages failed. */
+const NO_HUGE_PAGES = /Expected MAP_FAILED \(\d+\) != \w+/;
 /** A binary that hangs is ended after so long: the harness itself gives each case 30 s. */
 const TIMEOUT = 300_000;
 
@@ -96,7 +100,9 @@ async function main() {
   if (options.build) return console.log(`${PACKAGE} ${version}: built in ${tests}`);
   const only = options.only?.split(',');
   const wanted = BINARIES.filter(({ name }) => only === undefined || only.some((part) => name.endsWith(part)));
-  const results = wanted.map(runBinary);
+  const huge = reserveHugePages();
+  const results = wanted.map((binary) => runBinary(binary, huge.short));
+  huge.giveBack();
   for (const result of results) console.log(`${result.name}: ${countsOf(result.cases)}`);
   const all = results.flatMap(({ cases }) => cases);
   console.log(`total: ${countsOf(all)}`);
@@ -106,12 +112,13 @@ async function main() {
 }
 
 /** Runs one binary; its cases by name and state. A binary that gave up before its first case has only unbuilt ones. */
-function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }) {
+function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }, hugePagesShort) {
   const main = options.main ?? join(root, 'dist', 'cli', 'main.js');
   const program = join(tests, name);
   const argv = [program, ...(name.startsWith('vfio/') ? [BDF] : [])];
   // What an administrator does first is done on the simulated host, by a shell that then becomes the binary.
-  const command = before === undefined ? argv : ['sh', '-c', `${before}; exec "$0" "$@"`, ...argv];
+  // Its standard error carries why a case failed, and belongs between the cases.
+  const command = ['sh', '-c', `${before === undefined ? '' : `${before}; `}exec "$0" "$@" 2>&1`, ...argv];
   const test = mock ? ['--iommufd-test'] : [];
   const args = [main, 'exec', '--quiet', '--device', device, ...test, '--', ...command];
   const started = Date.now();
@@ -122,11 +129,7 @@ function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }
     cwd: cache,
   });
   if (options.verbose) console.log(`${result.stdout}${result.stderr}`);
-  const seen = [...result.stdout.matchAll(/^(ok|not ok) \d+ (\S+)(?: # SKIP (.*))?$/gm)].map(([, ok, test, why]) => ({
-    test,
-    state: why !== undefined ? 'skipped' : ok !== 'ok' ? 'failed' : mock ? 'passed on the mock' : 'passed',
-    why: why ?? '',
-  }));
+  const seen = casesOf(result.stdout, mock, hugePagesShort);
   const missing = Math.max(0, cases - seen.length);
   const reason = lacks ?? `the binary ended before them (status ${result.status ?? result.signal})`;
   const rest = Array.from({ length: missing }, () => ({
@@ -135,6 +138,59 @@ function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }
     why: reason,
   }));
   return { name, device, seconds: (Date.now() - started) / 1000, cases: [...seen, ...rest] };
+}
+
+/** The cases in what a binary printed. A case whose mmap of huge pages failed on a machine that is short of them was not examined. */
+function casesOf(output, mock, hugePagesShort) {
+  const cases = [];
+  let said = '';
+  for (const line of output.split('\n')) {
+    const found = /^(ok|not ok) \d+ (\S+)(?: # SKIP (.*))?$/.exec(line);
+    if (found === null) {
+      said += `${line}\n`;
+      continue;
+    }
+    const [, verdict, test, skipped] = found;
+    const why =
+      skipped ?? (verdict !== 'ok' && hugePagesShort !== null && NO_HUGE_PAGES.test(said) ? hugePagesShort : undefined);
+    const state = why !== undefined ? 'skipped' : verdict !== 'ok' ? 'failed' : mock ? 'passed on the mock' : 'passed';
+    cases.push({ test, state, why: why ?? '' });
+    said = '';
+  }
+  return cases;
+}
+
+/**
+ * The cases with huge pages take them from the machine: where it lets us, they are reserved for the time of the run. `short` says what of 2 MiB pages
+ * is missing, or is null.
+ */
+function reserveHugePages() {
+  const before = [];
+  const giveBack = () => {
+    for (const { file, old } of before.splice(0)) writeFileSync(file, old);
+  };
+  let short = null;
+  for (const [size, wanted] of Object.entries(HUGE_PAGES)) {
+    const folder = `/sys/kernel/mm/hugepages/hugepages-${size}kB`;
+    const file = join(folder, 'nr_hugepages');
+    const number = (name) => (existsSync(join(folder, name)) ? Number(readFileSync(join(folder, name), 'utf8')) : 0);
+    const missing = wanted - number('free_hugepages');
+    if (missing > 0) {
+      const old = String(number('nr_hugepages'));
+      try {
+        writeFileSync(file, String(Number(old) + missing));
+        before.push({ file, old });
+      } catch {
+        // Not ours to set: what is there is what there is.
+      }
+    }
+    const free = number('free_hugepages');
+    if (size === '2048' && free < wanted) {
+      short = `mmap with MAP_HUGETLB failed: the machine has ${free} free huge pages of 2 MiB, and the cases take ${wanted}`;
+    }
+  }
+  process.once('exit', giveBack);
+  return { short, giveBack };
 }
 
 function report(version, results) {
