@@ -33,6 +33,8 @@ const NESTING_ALLOWED: readonly (readonly SteField[])[] = [
 const CONFIGS: readonly number[] = [SteConfig.ABORT, SteConfig.BYPASS, SteConfig.S1];
 const OPCODE_MASK = 0xffn;
 const U32_MAX = 0xffff_ffffn;
+/** Commands that are issued at once: CMDQ_BATCH_ENTRIES - 1. */
+const BATCH = 63;
 
 export class ArmVsmmu extends Viommu {
   readonly driver: ArmSmmuV3Driver;
@@ -57,18 +59,17 @@ export class ArmVsmmu extends Viommu {
   invalidate(array: UserArray): Invalidated {
     const entries = array.all(commandLayout, IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3);
     if (typeof entries === 'number') return { done: 0, error: entries };
-    const converted: bigint[][] = [];
-    let error = 0;
-    for (const { cmd } of entries) {
+    let batch: bigint[][] = [];
+    for (const [done, { cmd }] of entries.entries()) {
       const words = this.convert([cmd[0], cmd[1]]);
-      if (typeof words === 'number') {
-        error = words;
-        break;
-      }
-      converted.push(words);
+      // As in Linux, what stands in the same batch before it counts as done, and was not issued.
+      if (typeof words === 'number') return { done, error: words };
+      batch.push(words);
+      if (batch.length < BATCH && done + 1 < entries.length) continue;
+      this.issue(batch);
+      batch = [];
     }
-    if (converted.length > 0) this.issue(converted);
-    return { done: converted.length, error };
+    return { done: entries.length, error: 0 };
   }
 
   /** arm_vsmmu_vdevice_init: a device with one stream id. */

@@ -70,10 +70,10 @@ export class VeventFile implements File {
   /** Whole events, as many as fit; 0 when none waits. */
   read(process: Process, address: number, count: number, offset: number): number {
     const { refusals } = this.queue.viommu.ctx.context;
+    if (offset !== 0) return refusals.refuse('ESPIPE', `the queue has no position ${offset}`, 'offset');
     if (count < header.size) {
       return refusals.refuse('EINVAL', `${count} bytes do not hold a header of ${header.size}`, 'count');
     }
-    if (offset !== 0) return refusals.refuse('ESPIPE', `the queue has no position ${offset}`, 'offset');
     let done = 0;
     for (let event = this.queue.pending[0]; event !== undefined; event = this.queue.pending[0]) {
       const bytes = bytesOf(event);
