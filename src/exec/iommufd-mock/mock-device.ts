@@ -1,13 +1,16 @@
 /** A device without hardware, in a group of its own, behind an IOMMU without hardware. */
 import { fget, fput } from '../../kernel/files.ts';
+import { GroupPasids } from '../../kernel/iommu/group-pasids.ts';
 import type { IommuGroup } from '../../kernel/iommu/iommu-group.ts';
 import { detachDevice, type IommufdContext, IommufdDevice, type IommuOps } from '../../kernel/iommufd/index.ts';
 import { IommufdObject } from '../../kernel/iommufd/object.ts';
 import type { PciDev } from '../../kernel/pci/pci-dev.ts';
+import type { RefusalLog } from '../../kernel/refusal.ts';
 import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import { MockDomain } from './mock-domain.ts';
 import { MockNested } from './mock-nested.ts';
+import { MockPasids } from './mock-pasids.ts';
 import type { MockViommu } from './mock-viommu.ts';
 import { CACHE_ENTRIES, DEVICE_CACHE } from './structs.ts';
 
@@ -25,12 +28,16 @@ export class MockGroup implements IommuGroup {
   readonly cache = new Array<number>(CACHE_ENTRIES).fill(DEVICE_CACHE);
   /** The vIOMMU whose stage 1 it translates through, and what it is called there. */
   guest: { readonly viommu: MockViommu; readonly virtualId: bigint } | null = null;
+  readonly pasids: GroupPasids;
   private claims = 0;
 
-  constructor(id: number, ops: IommuOps, flags: number) {
+  constructor(refusals: RefusalLog, id: number, ops: IommuOps, flags: number) {
     this.id = id;
     this.ops = ops;
     this.flags = flags;
+    const most = (flags & DEVICE_PASID) === 0 ? 1 : 2 ** PASID_WIDTH;
+    const pasids = new MockPasids(refusals, most, (domain) => this.canShare(domain));
+    this.pasids = new GroupPasids(refusals, id, this.devices, pasids);
   }
 
   reservedRegions(): readonly ReservedRegion[] {
@@ -137,6 +144,8 @@ export class SelftestDevice extends IommufdObject {
   destroy(): void {
     if (this.idev === null) return;
     detachDevice(this.idev);
+    // Linux forgets PASIDs here, and warns of the device that is still used.
+    for (const pasid of [...this.idev.igroup.pasids.keys()]) detachDevice(this.idev, pasid);
     release(this.idev);
   }
 }

@@ -15,6 +15,7 @@ import { MOCK_PAGE_SIZE, MockDomain } from './mock-domain.ts';
 import { MockOps } from './mock-ops.ts';
 import { pinCounts, sameByte } from './page-identity.ts';
 import { DEVICE_NO_DIRTY, DEVICE_PASID, Op } from './structs.ts';
+import { attachPasid, checkPasid, detachPasid } from './pasid-commands.ts';
 import { dmabufGet, dmabufRevoke } from './test-dmabuf.ts';
 
 /** _IO(';', 0xa0). */
@@ -95,6 +96,13 @@ export class IommufdTest {
       case Op.TRIGGER_VEVENT:
         return triggerVevent(cmd);
       case 22:
+      case Op.PASID_ATTACH:
+      case Op.PASID_REPLACE:
+        return attachPasid(cmd, cmd.u32(4) === Op.PASID_REPLACE);
+      case Op.PASID_DETACH:
+        return detachPasid(cmd);
+      case Op.PASID_CHECK_HWPT:
+        return checkPasid(cmd);
         return dmabufGet(cmd.file.ctx, cmd.process, cmd.u32(16), cmd.u32(20));
       case 23:
         return dmabufRevoke(cmd.file.ctx, cmd.process, cmd.u32(16) | 0, cmd.u32(20) !== 0);
@@ -119,7 +127,7 @@ export class IommufdTest {
       return cmd.refuse('EINVAL', `dev_flags ${hex(flags)} has unknown bits`, 'dev_flags');
     const owner = new SelftestDevice();
     ctx.objects.add(owner);
-    const group = new MockGroup(1_000_000 + this.devices, this.ops, flags);
+    const group = new MockGroup(ctx.context.refusals, 1_000_000 + this.devices, this.ops, flags);
     const idev = bindMock(ctx, mockDevice(this.devices, group));
     this.devices += 1;
     if (typeof idev === 'number') {

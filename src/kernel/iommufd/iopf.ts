@@ -64,10 +64,12 @@ export function reportDeviceFault(
   return 0;
 }
 
-/** find_fault_handler: a PASID without a table of its own is one of a nested table's, where user space keeps the table of PASIDs. */
-function tableOf({ igroup }: IommufdDevice, { flags }: PageRequest): Hwpt | null {
-  const { hwpt, group } = igroup;
+/** find_fault_handler: a PASID's own table; a PASID without a table of its own is one of a nested table's, where user space keeps the table of PASIDs. */
+function tableOf({ igroup }: IommufdDevice, { flags, pasid }: PageRequest): Hwpt | null {
+  const { hwpt, group, pasids } = igroup;
   if ((flags & IOMMU_PGFAULT_FLAGS_PASID_VALID) === 0) return hwpt;
+  const own = pasids.get(pasid);
+  if (own !== undefined) return own.hwpt;
   const userTable = group.ops?.userPasidTable ?? true;
   return userTable && hwpt?.domain.type === 'nested' ? hwpt : null;
 }
