@@ -86,7 +86,7 @@ describe('bell', () => {
 
 describe('the registry', () => {
   it('knows its names', () => {
-    expect(deviceNames).toEqual(['bell', 'edu', 'ioat', 'nvme-drive']);
+    expect(deviceNames).toEqual(['bell', 'edu', 'ioat', 'nvme-drive', 'pci-endpoint-test']);
   });
 
   const refused: readonly [string, Record<string, number | string | boolean>, RegExp][] = [

@@ -79,7 +79,7 @@ describe('the shipped captures', () => {
       () =>
         loadDevice(name, options, files);
     expect(refused('nvmee')).toThrow(
-      /"nvmee" is neither a model nor a capture \(bell, edu, ioat, nvme-drive, nvme, igb, edu-capture\)/,
+      /"nvmee" is neither a model nor a capture \(bell, edu, ioat, nvme-drive, pci-endpoint-test, nvme, igb, edu-capture\)/,
     );
     expect(refused('nvme', { device: 1 })).toThrow(/device: expected an integer from 0 to 0/);
     expect(refused('nvme', { msix: 1 })).toThrow(/msix: no such option/);

@@ -6,6 +6,7 @@ export { type CaptureFiles, captureNames, loadDevice, openCapture } from './capt
 export { parseLspci, parseSysfs } from './capture-text.ts';
 export * from './captured.ts';
 export * from './edu.ts';
+export * from './endpoint-test/endpoint-test.ts';
 export * from './ioat/ioat.ts';
 export { MemoryStore } from './memory-store.ts';
 export * from './nvme/drive.ts';

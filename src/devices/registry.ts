@@ -3,6 +3,7 @@ import type { BlockStore } from '../ports/block-store.ts';
 import type { PciFunction } from '../ports/pci.ts';
 import { Bell } from './bell.ts';
 import { Edu } from './edu.ts';
+import { EndpointTest } from './endpoint-test/endpoint-test.ts';
 import { Ioat } from './ioat/ioat.ts';
 import { NvmeDrive } from './nvme/drive.ts';
 import type { DeviceOptions } from './options.ts';
@@ -15,6 +16,7 @@ const models: Readonly<Record<string, (options: DeviceOptions, open?: OpenStore)
   edu: (options) => new Edu(options),
   ioat: (options) => new Ioat(options),
   'nvme-drive': nvmeDrive,
+  'pci-endpoint-test': (options) => new EndpointTest(options),
 };
 
 /** Names that {@link createDevice} knows. */
