@@ -7,11 +7,13 @@ import {
   VFIO_DEVICE_RESET,
   vfio_device_info,
 } from '../uapi/vfio-device.ts';
+import { VFIO_DEVICE_FEATURE_DMA_BUF } from '../uapi/vfio-feature.ts';
 import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX } from '../uapi/vfio-pci.ts';
 import type { AddressSpace } from './address-space.ts';
 import { ConfigSpace } from './config-space.ts';
 import type { Container } from './container.ts';
 import { groupOf } from './device-names.ts';
+import { type DmaBuf, type DmaBufRange, exportDmaBuf } from './dma-buf.ts';
 import { Doorbell } from './doorbell.ts';
 import { check, VfioError } from './error.ts';
 import { Feature } from './feature.ts';
@@ -183,6 +185,17 @@ export class Device extends Resource {
   /** One feature by its number (`VFIO_DEVICE_FEATURE_DMA_BUF`). */
   feature(id: number): Feature {
     return new Feature(this.kernel, this.fd, id, (request) => this.assertOpen(request));
+  }
+
+  /**
+   * Lends bytes of a BAR, all of it without `ranges`, to other devices' DMA: {@link Ioas.mapFile} maps a dma-buf with one range. Closed with the device.
+   * @throws VfioError: ENOTTY a kernel without it, ENODEV no such BAR, EINVAL ranges that are not whole pages of the BAR
+   */
+  exportDmaBuf(bar: number, ranges?: readonly DmaBufRange[]): DmaBuf {
+    const whole = ranges ?? [
+      { offset: 0, length: bar >= 0 && bar < VFIO_PCI_ROM_REGION_INDEX ? this.bar(bar).size : 0 },
+    ];
+    return this.adopt(exportDmaBuf(this.kernel, this.feature(VFIO_DEVICE_FEATURE_DMA_BUF), this.name, bar, whole));
   }
 
   protected override release(): void {

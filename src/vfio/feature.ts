@@ -41,6 +41,15 @@ export class Feature {
     return this.#checked(VFIO_DEVICE_FEATURE_SET, payload, explain).result;
   }
 
+  /**
+   * A get whose answer is a new file.
+   * @param payload what goes in; lists may lie behind the struct
+   * @returns its descriptor @throws VfioError
+   */
+  open(payload: Uint8Array, explain?: Explain): number {
+    return this.#checked(VFIO_DEVICE_FEATURE_GET, payload, explain).result;
+  }
+
   #checked(flags: number, payload: Uint8Array, explain?: Explain): { result: number; payload: Uint8Array } {
     const answer = this.#call(flags, payload);
     check(this.#kernel, answer.result, 'VFIO_DEVICE_FEATURE', explain);

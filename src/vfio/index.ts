@@ -6,6 +6,7 @@ export { ConfigSpace } from './config-space.ts';
 export { Container } from './container.ts';
 export { Device, type DeviceInfo } from './device.ts';
 export { cdevOf, groupOf } from './device-names.ts';
+export { DmaBuf, type DmaBufRange, type MappableFile } from './dma-buf.ts';
 export { DmaBuffer } from './dma-buffer.ts';
 export { Doorbell, type DoorbellChoice, type DoorbellRange, type DoorbellState } from './doorbell.ts';
 export { VfioError, type VfioErrorDetails } from './error.ts';
@@ -20,10 +21,11 @@ export {
   Interrupts,
   type InterruptsInfo,
 } from './interrupts.ts';
-export { type CopyOptions, Ioas } from './ioas.ts';
+export { type CopyOptions, Ioas, type MapFileOptions } from './ioas.ts';
 export { type IommuInfo, type IovaRange, parseIommuInfo } from './iommu-info.ts';
 export { Iommufd } from './iommufd.ts';
 export type { IrqAction, IrqData } from './irq-set.ts';
+export { MemoryFile, type MemoryFileOptions } from './memory-file.ts';
 export { Nested, type NestedOptions } from './nested.ts';
 export {
   type Carrier,

@@ -4,6 +4,7 @@ import type { Kernel } from '../ports/kernel.ts';
 import * as uapi from '../uapi/iommufd.ts';
 import type { AddressSpace, DmaAccess, MapDmaOptions } from './address-space.ts';
 import type { CdevDevice } from './cdev-device.ts';
+import { explainMapFile, type MappableFile } from './dma-buf.ts';
 import type { DmaBuffer } from './dma-buffer.ts';
 import { mapMemory, userMemory } from './dma-memory.ts';
 import { refused, VfioError } from './error.ts';
@@ -14,6 +15,17 @@ import { Resource } from './resource.ts';
 
 /** Where a copy goes and what it allows. */
 export interface CopyOptions {
+  /** Left out: the kernel's choice. */
+  readonly iova?: number | bigint;
+  readonly access?: DmaAccess;
+}
+
+/** What of a file goes where. */
+export interface MapFileOptions {
+  /** Bytes into the file; 0 when left out. */
+  readonly offset?: number;
+  /** Left out: to the end of the file. */
+  readonly length?: number;
   /** Left out: the kernel's choice. */
   readonly iova?: number | bigint;
   readonly access?: DmaAccess;
@@ -80,6 +92,31 @@ export class Ioas extends Resource implements AddressSpace {
     const explain = (code: string) => explainIoasMap(code, this, { iova, address, length });
     const name = 'IOMMU_IOAS_MAP';
     const answer = this.iommufd.request(name, uapi.IOMMU_IOAS_MAP, uapi.iommu_ioas_map, fields, explain);
+    return this.#mapped(answer.iova, length, name);
+  }
+
+  /**
+   * Maps a file: memory (a memfd, any shared memory), or what another device lends (a dma-buf; without `length` all of it). `unmap` undoes it.
+   * A dma-buf that is taken back leaves the page tables at once; the mapping stays, empty, until it is unmapped.
+   * @throws VfioError: EBADF, EINVAL beyond the file's end (of memory: once a device is attached), ENODEV a dma-buf that is taken back, EOPNOTSUPP one of several ranges; then as `map`
+   */
+  mapFile(file: MappableFile, options: MapFileOptions = {}): Iova {
+    const name = 'IOMMU_IOAS_MAP_FILE';
+    this.assertOpen(name);
+    const { offset = 0, access = 'rw' } = options;
+    const length = options.length ?? file.length - offset;
+    const iova = options.iova === undefined ? null : toIova(options.iova);
+    const fields = {
+      ioas_id: this.id,
+      flags: flagsOf(iova, access),
+      fd: file.fd,
+      start: offset,
+      length,
+      iova: iova ?? 0,
+    };
+    const explain = (code: string) =>
+      explainMapFile(code, file, offset, length) ?? explainIoasMap(code, this, { iova, address: null, length });
+    const answer = this.iommufd.request(name, uapi.IOMMU_IOAS_MAP_FILE, uapi.iommu_ioas_map_file, fields, explain);
     return this.#mapped(answer.iova, length, name);
   }
 

@@ -159,3 +159,88 @@ describe('IOAS_MAP_FILE', () => {
     expect([userLockedPages(context, 0), userLockedPages(context, 7)]).toEqual([0, 3]);
   });
 });
+
+describe('IOAS_MAP_FILE of a memfd', () => {
+  const F_ADD_SEALS = 1033;
+  const F_SEAL_WRITE = 8;
+
+  function memfdHost(length: number, options: Parameters<typeof attachedHost>[0] = {}) {
+    const host = attachedHost(options);
+    const { client, kernel, iommufd, id } = host;
+    const fd = client.memfd('memory', length);
+    const map = (fields: Init<typeof uapi.iommu_ioas_map_file> = {}) => {
+      const all = { ioas_id: id, flags: READ | WRITE, fd, length: PAGE, ...fields };
+      const answer = iommufd.call(uapi.IOMMU_IOAS_MAP_FILE, uapi.iommu_ioas_map_file, all);
+      return answer.result === 0 ? answer.iova : answer.result;
+    };
+    const cut = (size: number) => kernel.syscalls.ftruncate(client.process, fd, size);
+    const domain = host.groups[0]!.made.at(-1)!;
+    const word = (iova: number) => host.context.memory.read32(domain.lookup(iova));
+    return { ...host, fd, map, cut, domain, word };
+  }
+
+  it('EINVAL beyond the last byte of the file, also within its last page; later where there is no domain yet', () => {
+    const { map, iommufd, cut, client, devices } = memfdHost(3 * PAGE - 1);
+    expect([map({ start: 2 * PAGE }), map({ start: 3 * PAGE }), map({ length: 2 * PAGE })]).toEqual([
+      'EINVAL',
+      'EINVAL',
+      0x2000n,
+    ]);
+    const early = iommufd.ioas();
+    expect(map({ ioas_id: early, start: 64 * PAGE })).toBe(0x1000n);
+    expect(iommufd.hwpt(2, early)).toBe('EINVAL');
+    expect(cut(65 * PAGE)).toBe(0);
+    expect(typeof iommufd.hwpt(2, early)).toBe('number');
+    expect([client.close(devices[0]!), map({ fd: devices[0]! })]).toEqual([0, 'EBADF']);
+  });
+
+  it('what is pinned stays when the file is cut: the page is the device’s and the copies’, and no longer the file’s', () => {
+    const { map, cut, word, domain, client, fd, iommufd, id, context } = memfdHost(2 * PAGE);
+    const mapping = client.mmap(fd, 0, 2 * PAGE);
+    if (typeof mapping === 'number') throw new Error();
+    expect(map({ length: 2 * PAGE })).toBe(0x2000n);
+    mapping.write32(PAGE, 0x1111);
+    expect(word(0x3000)).toBe(0x1111);
+    expect([cut(PAGE), cut(2 * PAGE)]).toEqual([0, 0]);
+    mapping.write32(PAGE, 0x2222);
+    expect(word(0x3000)).toBe(0x1111);
+    expect(iommufd.copy(id, 0x3000, PAGE, id, 0x10_0000)).toBe(0x10_0000n);
+    expect(domain.lookup(0x10_0000)).toBe(domain.lookup(0x3000));
+    expect(map({ start: PAGE })).toBe(0x1000n);
+    expect(word(0x1000)).toBe(0x2222);
+    const pinned = context.memory.allocated;
+    mapping.unmap();
+    client.close(fd);
+    expect(iommufd.unmap(id, 0, U64_MAX)).toBe(BigInt(4 * PAGE));
+    expect(pinned - context.memory.allocated).toBe(3 * PAGE);
+  });
+
+  it('a device’s page keeps F_SEAL_WRITE off; sealed files are mapped all the same, writable too', () => {
+    const { map, client, kernel, iommufd, id, fd } = memfdHost(2 * PAGE);
+    const seal = () => kernel.syscalls.fcntl(client.process, fd, F_ADD_SEALS, F_SEAL_WRITE);
+    expect([map(), seal()]).toEqual([0x1000n, -ERRNO.EBUSY]);
+    expect([iommufd.unmap(id, 0x1000, PAGE), seal(), map()]).toEqual([4096n, 0, 0x1000n]);
+  });
+
+  it('is charged by pages, and moves with CHANGE_PROCESS', () => {
+    const { map, context, client, kernel, iommufd, fd } = memfdHost(8 * PAGE, {
+      process: { capabilities: ['CAP_DAC_OVERRIDE'], limits: { memlock: 4 * PAGE } },
+    });
+    expect([map({ length: 5 * PAGE }), map({ length: 3 * PAGE }), map({ start: PAGE, length: PAGE + 1 })]).toEqual([
+      'ENOMEM',
+      0x4000n,
+      'EINVAL',
+    ]);
+    expect(userLockedPages(context, 0)).toBe(3);
+    const child = kernel.createProcess({ euid: 5, capabilities: [], limits: { memlock: 3 * PAGE } });
+    client.process.send(iommufd.fd, child);
+    const address = child.memory.allocate(PAGE);
+    child.memory.copyOut(address, uapi.iommu_ioas_change_process.bytes({ size: 8 }));
+    expect(kernel.syscalls.ioctl(child, 0, uapi.IOMMU_IOAS_CHANGE_PROCESS, BigInt(address))).toBe(0);
+    client.close(fd);
+    expect([userLockedPages(context, 0), userLockedPages(context, 5)]).toEqual([0, 3]);
+    // With its last program the device leaves the IOAS, and nothing needs the pages.
+    kernel.exit(client.process);
+    expect(userLockedPages(context, 5)).toBe(0);
+  });
+});
