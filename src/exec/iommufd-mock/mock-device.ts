@@ -12,7 +12,7 @@ import { MockDomain } from './mock-domain.ts';
 import { MockNested } from './mock-nested.ts';
 import { MockPasids } from './mock-pasids.ts';
 import type { MockViommu } from './mock-viommu.ts';
-import { CACHE_ENTRIES, DEVICE_CACHE } from './structs.ts';
+import { CACHE_ENTRIES, DEVICE_CACHE, DEVICE_PASID, PASID_WIDTH } from './structs.ts';
 
 export class MockGroup implements IommuGroup {
   readonly id: number;
