@@ -12,7 +12,7 @@ import { MockDomain } from './mock-domain.ts';
 import { MockNested } from './mock-nested.ts';
 import { MockPasids } from './mock-pasids.ts';
 import type { MockViommu } from './mock-viommu.ts';
-import { CACHE_ENTRIES, DEVICE_CACHE, DEVICE_PASID, PASID_WIDTH } from './structs.ts';
+import { CACHE_ENTRIES, DEVICE_CACHE, DEVICE_NO_DIRTY, DEVICE_PASID, PASID_WIDTH } from './structs.ts';
 
 export class MockGroup implements IommuGroup {
   readonly id: number;
@@ -76,6 +76,7 @@ export class MockGroup implements IommuGroup {
 
   attach(domain: IommuDomain): number {
     if (!this.canShare(domain)) return -ERRNO.EINVAL;
+    if (domain.dirtyOps !== undefined && (this.flags & DEVICE_NO_DIRTY) !== 0) return -ERRNO.EINVAL;
     const viommu = domain instanceof MockNested ? domain.viommu : null;
     const [dev] = this.devices;
     const virtualId = dev === undefined ? null : (viommu?.virtualIdOf(dev) ?? null);
@@ -143,9 +144,9 @@ export class SelftestDevice extends IommufdObject {
 
   destroy(): void {
     if (this.idev === null) return;
-    detachDevice(this.idev);
     // Linux forgets PASIDs here, and warns of the device that is still used.
     for (const pasid of [...this.idev.igroup.pasids.keys()]) detachDevice(this.idev, pasid);
+    detachDevice(this.idev);
     release(this.idev);
   }
 }

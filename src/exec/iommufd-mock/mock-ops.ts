@@ -68,7 +68,7 @@ export class MockOps implements IommuOps {
     if (typeof config === 'number') return config;
     const { pagetable_type: table } = config;
     if (table === PageTable.DEFAULT || table === PageTable.HUGE)
-      return new MockDomain('unmanaged', table === PageTable.HUGE);
+      return new MockDomain('unmanaged', table === PageTable.HUGE, dirty);
     return this.refusals.refuse('EOPNOTSUPP', `the mock has no page table of type ${table}`, 'data_uptr');
   }
 

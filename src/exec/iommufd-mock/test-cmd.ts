@@ -8,14 +8,15 @@ import type { ForeignProcess } from '../foreign-process.ts';
 import type { FrameWindow } from '../frame-window.ts';
 import { Access, AccessFile, type Piece } from './access.ts';
 import { COMMAND_SIZE, Command } from './command.ts';
+import { setDirty } from './dirty-command.ts';
 import type { PagePlacer } from './driver-pages.ts';
 import { checkCache, checkIotlb, triggerIopf, triggerVevent } from './guest-commands.ts';
 import { bindMock, MockGroup, mockDevice, release, SelftestDevice } from './mock-device.ts';
 import { MOCK_PAGE_SIZE, MockDomain } from './mock-domain.ts';
 import { MockOps } from './mock-ops.ts';
 import { pinCounts, sameByte } from './page-identity.ts';
-import { DEVICE_NO_DIRTY, DEVICE_PASID, Op } from './structs.ts';
 import { attachPasid, checkPasid, detachPasid } from './pasid-commands.ts';
+import { DEVICE_NO_DIRTY, DEVICE_PASID, Op } from './structs.ts';
 import { dmabufGet, dmabufRevoke } from './test-dmabuf.ts';
 
 /** _IO(';', 0xa0). */
@@ -95,7 +96,6 @@ export class IommufdTest {
         return triggerIopf(cmd);
       case Op.TRIGGER_VEVENT:
         return triggerVevent(cmd);
-      case 22:
       case Op.PASID_ATTACH:
       case Op.PASID_REPLACE:
         return attachPasid(cmd, cmd.u32(4) === Op.PASID_REPLACE);
@@ -103,9 +103,12 @@ export class IommufdTest {
         return detachPasid(cmd);
       case Op.PASID_CHECK_HWPT:
         return checkPasid(cmd);
+      case 22:
         return dmabufGet(cmd.file.ctx, cmd.process, cmd.u32(16), cmd.u32(20));
       case 23:
         return dmabufRevoke(cmd.file.ctx, cmd.process, cmd.u32(16) | 0, cmd.u32(20) !== 0);
+      case Op.DIRTY:
+        return setDirty(cmd);
       default:
         return cmd.refuse('EOPNOTSUPP', `op ${cmd.u32(4)} of IOMMU_TEST_CMD is not built`, 'op');
     }
