@@ -1,7 +1,8 @@
 /**
- * BARs of plain memory that a program maps. The stand-in of the device's file gets the BAR's bytes at the region's own offset, so that the real
- * kernel's mmap maps them, and the model works on the same pages. While memory decoding is off the stand-in is cut short: accesses are SIGBUS, as on
- * Linux. A BAR of registers has no bytes: it is reached by pread and pwrite alone.
+ * BARs that a program maps. The stand-in of the device's file gets the bytes of plain memory at the region's own offset, so that the real kernel's mmap
+ * maps them, and the model works on the same pages; while memory decoding is off the stand-in is cut short: accesses are SIGBUS, as on Linux. Registers
+ * have no bytes: the stand-in ends before them, and what its SIGBUS stops is an access to the device (register-access.ts). Since a file has one end,
+ * memory BARs behind the lowest BAR of mapped registers are then reached access by access as well.
  */
 import type { Host } from '../kernel/boot/boot.ts';
 import type { FileMapping } from '../kernel/files.ts';
@@ -28,11 +29,22 @@ interface SharedBar {
   kept: Uint8Array | null;
 }
 
+/** A BAR whose every access stops. */
+export interface TrappedBar {
+  readonly index: number;
+  readonly file: VfioDeviceFile;
+  readonly mapping: BarMapping;
+}
+
+/** Makes the accesses of the program that is mapping stop: 0, or -errno with its reason told. */
+export type Trap = () => number;
+
 export class BarMemory {
   private readonly host: Host;
   private readonly libc: Libc;
   private readonly truncate: Native;
   private readonly shared = new Map<OpenFile, SharedBar[]>();
+  private readonly traps = new Map<OpenFile, TrappedBar[]>();
 
   constructor(host: Host, libc: Libc) {
     this.host = host;
@@ -40,56 +52,55 @@ export class BarMemory {
     this.truncate = cLibrary(libc.koffi).func('int ftruncate(int fd, int64_t length)');
   }
 
-  /** Can the BAR be mapped by a program? */
-  mappable(open: OpenFile, index: number): boolean {
+  /** Has a program that maps the BAR its bytes, without a stop for each access? */
+  isMemory(open: OpenFile, index: number): boolean {
     return this.areaOf(open, index) !== null;
   }
 
   /** The program is about to map a part of the region at `offset`: 0, or -errno. `mapping` is what the simulated kernel allowed. */
-  map(open: OpenFile, offset: number, mapping: FileMapping): number {
+  map(open: OpenFile, offset: number, mapping: FileMapping, trap: Trap): number {
     const index = Math.floor(offset / STRIDE);
-    const bars = this.shared.get(open) ?? [];
-    if (bars.some((bar) => bar.index === index)) {
+    if (this.shared.get(open)?.some((bar) => bar.index === index) === true) {
       mapping.close();
       return 0;
     }
-    const { refusals } = this.host.context;
+    if (!(mapping instanceof BarMapping) || !(open.file instanceof VfioDeviceFile)) {
+      mapping.close();
+      return this.host.context.refusals.refuse('ENODEV', `region ${index} is no BAR`, 'offset');
+    }
     const area = this.areaOf(open, index);
-    if (area === null || !(mapping instanceof BarMapping)) {
+    const native = area !== null && index < this.lowestTrapped(open) && !this.sharedElsewhere(open, area);
+    if (native) return this.share(open, index, area, mapping);
+    const result = trap();
+    if (result < 0 || this.traps.get(open)?.some((bar) => bar.index === index) === true) {
       mapping.close();
-      return refusals.refuse(
-        'ENODEV',
-        `region ${index} holds registers: only pread and pwrite reach it here`,
-        'offset',
-      );
+      return result;
     }
-    for (const [other, held] of this.shared) {
-      if (other === open || !held.some((bar) => bar.area === area)) continue;
-      mapping.close();
-      return refusals.refuse(
-        'EBUSY',
-        'another open file of the device has the BAR mapped, and one can at a time here',
-        'fd',
-      );
-    }
-    this.resize(open, REGIONS * STRIDE);
-    const memory = this.libc.mapFile(open.backing, index * STRIDE, area.size, true);
-    if (typeof memory === 'number') return memory;
-    const bytes = new Uint8Array(memory.view());
-    area.moveTo(bytes);
-    const bar: SharedBar = { index, area, mapping, memory, bytes, kept: null };
-    this.shared.set(open, [...bars, bar]);
-    this.followFile(open, [...bars, bar]);
+    this.trap(open, { index, file: open.file, mapping });
     return 0;
+  }
+
+  /** The BAR behind an offset of a stand-in, when accesses to it stop; null: it is another one, or none. */
+  trapped(open: OpenFile, offset: number): TrappedBar | null {
+    const index = Math.floor(offset / STRIDE);
+    return this.traps.get(open)?.find((bar) => bar.index === index) ?? null;
+  }
+
+  /** Host-physical address behind an offset of a trapped BAR; null while an access is a SIGBUS. */
+  physical({ index, file, mapping }: TrappedBar, offset: number): number | null {
+    const resource = file.device.dev.resources[index];
+    if (mapping.revoked || resource === undefined) return null;
+    return resource.base + (offset % STRIDE);
   }
 
   /** Host-physical address behind an offset of a stand-in that a program has mapped; null: it is no device's. */
   address(open: OpenFile | null, offset: number): number | null {
-    if (open === null) return null;
-    const bar = this.shared.get(open)?.find(({ index }) => index === Math.floor(offset / STRIDE));
-    if (bar === undefined || !(open.file instanceof VfioDeviceFile)) return null;
-    const resource = open.file.device.dev.resources[bar.index];
-    return resource === undefined ? null : resource.base + (offset % STRIDE);
+    if (open === null || !(open.file instanceof VfioDeviceFile)) return null;
+    const index = Math.floor(offset / STRIDE);
+    const mapped = [...(this.shared.get(open) ?? []), ...(this.traps.get(open) ?? [])];
+    const resource = open.file.device.dev.resources[index];
+    if (resource === undefined || !mapped.some((bar) => bar.index === index)) return null;
+    return resource.base + (offset % STRIDE);
   }
 
   /** Memory decoding, power and reset decide whether mapped BARs answer: looked at after each call. */
@@ -100,11 +111,48 @@ export class BarMemory {
   /** The file goes: the model keeps the bytes. */
   release(open: OpenFile): void {
     for (const bar of this.shared.get(open) ?? []) {
-      if (bar.kept === null) bar.area.moveTo(new Uint8Array(bar.area.size));
+      this.takeBack(bar);
       bar.mapping.close();
-      bar.memory.unmap();
     }
+    for (const { mapping } of this.traps.get(open) ?? []) mapping.close();
     this.shared.delete(open);
+    this.traps.delete(open);
+  }
+
+  private share(open: OpenFile, index: number, area: MemoryArea, mapping: BarMapping): number {
+    const bars = this.shared.get(open) ?? [];
+    this.resize(open, this.end(open));
+    const memory = this.libc.mapFile(open.backing, index * STRIDE, area.size, true);
+    if (typeof memory === 'number') return memory;
+    const bytes = new Uint8Array(memory.view());
+    area.moveTo(bytes);
+    const bar: SharedBar = { index, area, mapping, memory, bytes, kept: null };
+    this.shared.set(open, [...bars, bar]);
+    this.followFile(open, [...bars, bar]);
+    return 0;
+  }
+
+  private trap(open: OpenFile, bar: TrappedBar): void {
+    const traps = [...(this.traps.get(open) ?? []), bar];
+    const below: SharedBar[] = [];
+    for (const other of this.shared.get(open) ?? []) {
+      if (other.index < bar.index) below.push(other);
+      else {
+        this.takeBack(other);
+        traps.push({ index: other.index, file: bar.file, mapping: other.mapping });
+      }
+    }
+    this.traps.set(open, traps);
+    if (below.length > 0) this.shared.set(open, below);
+    else this.shared.delete(open);
+    const revoked = below.some(({ kept }) => kept !== null);
+    this.resize(open, below.length === 0 || revoked ? 0 : this.end(open));
+  }
+
+  /** The model has its bytes for itself again. */
+  private takeBack(bar: SharedBar): void {
+    if (bar.kept === null) bar.area.moveTo(new Uint8Array(bar.area.size));
+    bar.memory.unmap();
   }
 
   private followFile(open: OpenFile, bars: readonly SharedBar[]): void {
@@ -119,11 +167,25 @@ export class BarMemory {
       this.resize(open, 0);
       return;
     }
-    this.resize(open, REGIONS * STRIDE);
+    this.resize(open, this.end(open));
     for (const bar of bars) {
       bar.area.moveTo(bar.bytes);
       bar.kept = null;
     }
+  }
+
+  /** Where the stand-in ends while memory is decoded. */
+  private end(open: OpenFile): number {
+    return Math.min(REGIONS, this.lowestTrapped(open)) * STRIDE;
+  }
+
+  private lowestTrapped(open: OpenFile): number {
+    return Math.min(Infinity, ...(this.traps.get(open) ?? []).map(({ index }) => index));
+  }
+
+  private sharedElsewhere(open: OpenFile, area: MemoryArea): boolean {
+    for (const [other, held] of this.shared) if (other !== open && held.some((bar) => bar.area === area)) return true;
+    return false;
   }
 
   private resize(open: OpenFile, size: number): void {

@@ -14,6 +14,7 @@ import { type Handler, PROCEED } from './handler.ts';
 import { IOMMU_TEST_CMD } from './iommufd-mock/test-cmd.ts';
 import type { CallName } from './numbers.ts';
 import type { OpenFile } from './open-files.ts';
+import { mappable, traceFor } from './register-maps.ts';
 import type { Session } from './session.ts';
 import { factsOf, statBytes } from './stat.ts';
 
@@ -153,7 +154,7 @@ class FileCalls {
         session.pages.map(open, offset, mapping);
         return PROCEED;
       }
-      const result = session.bars.map(open, offset, mapping);
+      const result = session.bars.map(open, offset, mapping, () => traceFor(session, process));
       return result < 0 ? result : PROCEED;
     });
   }
@@ -175,7 +176,7 @@ class FileCalls {
     const bytes = new Uint8Array(vfio_region_info.size);
     if (!process.memory.copyIn(address, bytes)) return;
     const { flags, index } = vfio_region_info.read(bytes);
-    if ((flags & VFIO_REGION_INFO_FLAG_MMAP) === 0 || this.session.bars.mappable(open, index)) return;
+    if ((flags & VFIO_REGION_INFO_FLAG_MMAP) === 0 || mappable(this.session, process, open, index)) return;
     vfio_region_info.write(bytes, { ...vfio_region_info.read(bytes), flags: flags & ~VFIO_REGION_INFO_FLAG_MMAP });
     process.memory.copyOut(address, bytes);
   }

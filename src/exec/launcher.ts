@@ -37,14 +37,20 @@ signal(SIGPIPE, 0);
 restoreLimit(Number(limit));
 prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 const listener = install();
-writeSync(3, `${listener}\n`);
+tell(listener);
 if (listener < 0) process.exit(125);
 // Without an answer nobody would serve the program.
 if (readSync(4, word, 0, 1, null) !== 1) process.exit(125);
 execvp(argv[0] ?? '', pointers);
 const error = libc.koffi.errno();
-writeSync(3, `exec ${error}\n`);
+tell(error);
 process.exit(error === ENOENT ? 127 : 126);
+
+/** A number of 4 bytes. */
+function tell(number: number): void {
+  word.writeInt32LE(number);
+  writeSync(3, word, 0, 4);
+}
 
 /** The listener's descriptor, or -errno. */
 function install(): number {

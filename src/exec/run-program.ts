@@ -1,14 +1,14 @@
 /** Runs an unmodified program on a simulated host. */
-import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import type { Readable, Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
+import { constants } from 'node:os';
 import type { Host } from '../kernel/boot/boot.ts';
 import { Libc, LibcUnavailable } from '../libc/index.ts';
 import { Pidfds } from '../libc/pidfd.ts';
+import type { WaitStatus } from '../libc/spawn.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { errnoName } from '../uapi/errno.ts';
 import { buildFilter, type FdRange } from './filter.ts';
+import { type Launched, launch } from './launch.ts';
 import { callTable } from './numbers.ts';
 import type { Counts } from './session.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -64,7 +64,7 @@ export async function runProgram(
   const range: FdRange = { first: Math.min(HIGHEST, limit) - NUMBERS, end: Math.min(HIGHEST, limit) };
   if (range.first < 64) throw new ExecUnavailable(`RLIMIT_NOFILE is ${limit}: raise it with ulimit -n 1024`);
   const filter = Buffer.from(buildFilter(table, range)).toString('hex');
-  const child = start([filter, String(limit), ...argv]);
+  const child = launch(libc, [filter, String(limit), ...argv]);
   const stopForwarding = forwardSignals(child);
   try {
     // The child starts while the simulator is loaded and the host boots.
@@ -76,27 +76,33 @@ export async function runProgram(
     throw error;
   } finally {
     stopForwarding();
+    child.close();
   }
 }
 
 /** Takes the listener over, lets the program go, and serves it to its end. */
 async function serve(child: Launched, supervisor: Supervisor, libc: Libc, program: string): Promise<RunResult> {
-  const { ended, reports } = child;
-  const handed = Number(await Promise.race([reports.next(), ended.then(() => '-32')]));
-  if (!(handed >= 0)) throw notAllowed(-handed);
+  const handed = child.report();
+  if (handed === null || handed < 0) throw notAllowed(-(handed ?? -32));
   const pidfds = new Pidfds(libc);
   const pidfd = pidfds.open(child.pid);
   const listener = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
   if (listener < 0) throw notAllowed(-listener, 'pidfd_getfd');
-  supervisor.attach(listener, pidfd);
+  supervisor.attach(listener, pidfd, child.pid);
   child.go();
   await supervisor.run();
-  const [status, signal] = await ended;
+  const end = supervisor.session.registers.tracer.programEnd ?? child.end();
   libc.close(pidfd);
-  const failed = reports.seen.find((line) => line.startsWith('exec '));
-  if (failed !== undefined) throw new ProgramNotStarted(program, Number(failed.slice(5)));
+  const failed = child.report();
+  if (failed !== null) throw new ProgramNotStarted(program, failed);
   const { counts, nodes } = supervisor.session;
-  return { status, signal, counts, nodes: [...nodes] };
+  return { ...statusOf(end), counts, nodes: [...nodes] };
+}
+
+function statusOf(end: WaitStatus): Pick<RunResult, 'status' | 'signal'> {
+  if (end.kind === 'exited') return { status: end.code, signal: null };
+  const [name] = Object.entries(constants.signals).find(([, number]) => number === end.signal) ?? [];
+  return { status: null, signal: (name ?? 'SIGKILL') as NodeJS.Signals };
 }
 
 async function loadLibc(): Promise<Libc> {
@@ -105,39 +111,6 @@ async function loadLibc(): Promise<Libc> {
   } catch (error) {
     throw error instanceof LibcUnavailable ? new ExecUnavailable(error.message) : error;
   }
-}
-
-/** The child before and after it became the program. */
-interface Launched {
-  readonly pid: number;
-  readonly ended: Promise<readonly [number | null, NodeJS.Signals | null]>;
-  readonly reports: Reports;
-  /** Lets it exec. */
-  go(): void;
-  kill(signal: NodeJS.Signals): void;
-}
-
-function start(args: readonly string[]): Launched {
-  const launcher = fileURLToPath(new URL('./launcher.js', import.meta.url));
-  const child = spawn(process.execPath, ['--no-warnings', launcher, ...args], {
-    stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'pipe'],
-  });
-  const ended = new Promise<readonly [number | null, NodeJS.Signals | null]>((resolve) => {
-    child.once('exit', (status, signal) => resolve([status, signal]));
-    child.once('error', () => resolve([null, null]));
-  });
-  return {
-    pid: child.pid ?? 0,
-    ended,
-    reports: lines(child.stdio[3] as Readable),
-    go: () => void (child.stdio[4] as Writable).write('x'),
-    kill: (signal) => void child.kill(signal),
-  };
-}
-
-interface Reports {
-  readonly seen: readonly string[];
-  next(): Promise<string>;
 }
 
 /** The terminal signals the program itself, being of its group; what is sent to belfry alone is handed on. */
@@ -161,26 +134,6 @@ function softLimit(): number {
   } catch {
     return HIGHEST;
   }
-}
-
-/** What the launcher reports, line by line. */
-function lines(stream: Readable): Reports {
-  const seen: string[] = [];
-  let rest = '';
-  let wake: (() => void) | null = null;
-  stream.setEncoding('latin1').on('data', (text: string) => {
-    const parts = (rest + text).split('\n');
-    rest = parts.pop() ?? '';
-    seen.push(...parts);
-    wake?.();
-  });
-  return {
-    seen,
-    async next() {
-      if (seen.length === 0) await new Promise<void>((resolve) => (wake = resolve));
-      return seen[0] ?? '';
-    },
-  };
 }
 
 function notAllowed(errno: number, call = 'seccomp user notification'): ExecUnavailable {

@@ -17,6 +17,7 @@ import { MappedPages } from './mapped-pages.ts';
 import { MemoryFile } from './memory-file.ts';
 import { type OpenFile, OpenFiles } from './open-files.ts';
 import { ProgramEventFd, type Waiter } from './program-eventfd.ts';
+import { RegisterAccess } from './register-access.ts';
 import { Tracees } from './tracees.ts';
 import { World } from './world.ts';
 
@@ -41,6 +42,7 @@ export class Session {
   readonly window: FrameWindow;
   readonly bars: BarMemory;
   readonly pages: MappedPages;
+  readonly registers: RegisterAccess;
   readonly counts: Counts = { calls: 0, ioctls: 0, opens: 0, refused: 0 };
   /** Paths of device nodes that were opened. */
   readonly nodes = new Set<string>();
@@ -71,6 +73,15 @@ export class Session {
     this.world = new World(host.kernel.root);
     this.window = new FrameWindow(host.machine.memory);
     this.bars = new BarMemory(host, libc);
+    const settle = (): void => this.settle();
+    this.registers = new RegisterAccess({
+      host,
+      libc,
+      memory: this.memory,
+      files: this.files,
+      bars: this.bars,
+      settle,
+    });
     this.files.onRelease = (open) => {
       this.bars.release(open);
       this.pages.release(open);
@@ -139,6 +150,7 @@ export class Session {
 
   /** The program is about to unmap, replace or discard a range of its memory. */
   losing(call: SeccompListener, start: number, length: number): void {
+    if (this.registers.tracer.active) this.registers.losing(start, length);
     this.tracees.withPins(call.pid)?.memory.aboutToLose(start, length);
   }
 

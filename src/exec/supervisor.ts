@@ -2,6 +2,7 @@
 import type { Host } from '../kernel/boot/boot.ts';
 import { Epoll } from '../libc/epoll.ts';
 import type { Libc } from '../libc/index.ts';
+import { loopDescriptor } from '../libc/loop.ts';
 import { SeccompListener } from '../libc/seccomp.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { ERRNO } from '../uapi/errno.ts';
@@ -15,6 +16,11 @@ import { Session } from './session.ts';
 
 /** Milliseconds between looks at the outside while nothing happens. */
 const IDLE = 500;
+
+/** Looks for the next stop before sleeping: some 20 µs. */
+const LOOKS = 40;
+/** Stops that are served before others get their turn. */
+const MOST_STOPS = 64;
 
 export interface SupervisorOptions {
   readonly table: CallTable;
@@ -36,6 +42,8 @@ export class Supervisor {
   private readonly waiting = new Map<number, () => void>();
   private listener: SeccompListener | null = null;
   private ended = false;
+  /** Node's loop has something to do. */
+  private turn = false;
   private readonly started = performance.now();
 
   constructor(host: Host, libc: Libc, options: SupervisorOptions) {
@@ -53,13 +61,17 @@ export class Supervisor {
       const number = numbers[name as CallName];
       if (number !== undefined) this.handlers[number] = handler;
     }
+    const loop = loopDescriptor(libc);
+    if (loop >= 0) this.wait(loop, () => (this.turn = true));
     this.wait(this.session.inotify.fd, () => {
       if (this.session.files.collect() > 0) this.session.settle();
     });
+    this.session.registers.onRefusal = (why, thread) => this.accessRefused(why, thread);
   }
 
-  /** Takes the listener of a program, and watches for its end through `pidfd`. */
-  attach(listenerFd: number, pidfd: number): void {
+  /** Takes the listener of a program, and watches for the end of process `pid` through `pidfd`. */
+  attach(listenerFd: number, pidfd: number, pid: number): void {
+    this.session.registers.tracer.program = pid;
     const listener = new SeccompListener(this.libc, listenerFd);
     listener.syncWakeUp();
     this.listener = listener;
@@ -72,16 +84,35 @@ export class Supervisor {
 
   /**
    * Serves until the program has ended. Waiting blocks this thread, which answers sooner than Node's loop would; the loop gets a turn after
-   * each signal and each idle time.
+   * each signal, each idle time, and whenever something of its own is ready.
    */
   async run(): Promise<void> {
+    const { tracer } = this.session.registers;
     while (!this.ended) {
-      const count = this.epoll.wait(this.timeout());
+      // After the loop's turn, which may have taken the signal of a stop, and before the next wait, which a later signal ends.
+      const more = tracer.active && this.serveStops();
+      const count = this.epoll.wait(more ? 0 : this.timeout());
       this.advance();
-      if (count <= 0) await new Promise((resolve) => setImmediate(resolve));
+      if (tracer.active && count <= 0) this.serveStops();
+      this.turn = count <= 0;
       this.dispatch(count);
+      if (this.turn) await new Promise((resolve) => setImmediate(resolve));
     }
     this.finish();
+  }
+
+  /** Registers are read and written in rows: whoever has just been served is looked at for a while before this thread sleeps. True: there may be more. */
+  private serveStops(): boolean {
+    const { tracer } = this.session.registers;
+    let stops = 0;
+    for (let idle = 0; idle < LOOKS && stops < MOST_STOPS; idle += 1) {
+      const count = tracer.serve();
+      if (count === 0 && stops === 0) return false;
+      if (count === 0) continue;
+      stops += count;
+      idle = 0;
+    }
+    return stops >= MOST_STOPS;
   }
 
   private dispatch(count: number): void {
@@ -130,6 +161,13 @@ export class Supervisor {
     options.onRefusal?.(last, session.tracees.of(pid)?.comm ?? String(pid));
   }
 
+  private accessRefused(why: string, thread: number): void {
+    const { session, options } = this;
+    session.counts.refused += 1;
+    const refusal: Refusal = { errno: ERRNO.EFAULT, code: 'SIGBUS', request: 'access to a mapped BAR', why };
+    options.onRefusal?.(refusal, session.tracees.of(thread)?.comm ?? String(thread));
+  }
+
   /** The simulated clock follows the real one. */
   private advance(): void {
     const { clock } = this.session.host.machine;
@@ -146,6 +184,7 @@ export class Supervisor {
 
   private finish(): void {
     const { session } = this;
+    session.registers.tracer.release();
     session.files.collect();
     session.tracees.endAll();
     session.files.releaseAll();
