@@ -47,9 +47,11 @@ OPTIONS
         arm-its (default): SMMUv3 and GICv3 ITS. arm-v2m: SMMUv3 and GICv2m.
         x86: VT-d with interrupt remapping. Anything else is read as a JSON host file.
     --device NAME|CAPTURE
-        A device to put at 0000:01:00.0: bell (default), edu, or a capture: nvme, igb, edu-capture,
+        A device to put at 0000:01:00.0. Models, which behave: bell (default), edu, ioat, nvme-drive,
+        pci-endpoint-test. Captures, which have a real one's registers only: nvme, igb, edu-capture,
         a file with the output of \`lspci -xxxx -vv\`, or a sysfs \`config\` file.
-        Options of a model follow its name: bell,msi=32 or bell,msix=2048.
+        Options of a model follow its name: bell,msix=2048 or nvme-drive,size=64M or
+        nvme-drive,file=disk.img. docs/devices.md has all of them.
     --doorbell auto|window|none|0xIOVA
         auto (default): the MSI address that the guest was given, wherever it is free.
         window: the kernel's own window at 0x0800_0000, as Linux 7.2 does.
