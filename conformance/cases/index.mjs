@@ -9,3 +9,6 @@ import './config.mjs';
 import './interrupts.mjs';
 import './edu-interrupts.mjs';
 import './notices.mjs';
+import './iommufd-objects.mjs';
+import './ioas.mjs';
+import './compat.mjs';
