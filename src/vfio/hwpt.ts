@@ -1,6 +1,7 @@
 /** A hardware page table of iommufd that user space made itself; most programs attach to the IOAS, and the kernel makes one. */
 import * as uapi from '../uapi/iommufd.ts';
 import type { CdevDevice } from './cdev-device.ts';
+import { type DirtyRange, explainDirty, type ReadDirtyOptions, readDirtyPages } from './dirty-pages.ts';
 import { userMemory } from './dma-memory.ts';
 import { explainHwptAlloc } from './explain-iommufd.ts';
 import type { Ioas } from './ioas.ts';
@@ -9,6 +10,8 @@ import { Resource } from './resource.ts';
 export interface HwptOptions {
   /** Stage 2, for a guest that has its own stage 1. */
   readonly nestParent?: boolean;
+  /** The IOMMU keeps in it what devices write: see {@link Hwpt.readDirty}. EOPNOTSUPP where it cannot (an SMMU without HTTU, VT-d in legacy mode). */
+  readonly dirtyTracking?: boolean;
 }
 
 /**
@@ -28,8 +31,9 @@ export class Hwpt extends Resource {
   }
 
   /** A page table for what `ioas` maps, in the format of the IOMMU behind `device`, which must be bound. @throws VfioError */
-  static create(device: CdevDevice, ioas: Ioas, { nestParent = false }: HwptOptions = {}): Hwpt {
-    const flags = nestParent ? uapi.IOMMU_HWPT_ALLOC_NEST_PARENT : 0;
+  static create(device: CdevDevice, ioas: Ioas, { nestParent = false, dirtyTracking = false }: HwptOptions = {}): Hwpt {
+    const parent = nestParent ? uapi.IOMMU_HWPT_ALLOC_NEST_PARENT : 0;
+    const flags = parent | (dirtyTracking ? uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0);
     const fields = { flags, dev_id: device.id, pt_id: ioas.id };
     const name = 'IOMMU_HWPT_ALLOC';
     const { iommufd } = ioas;
@@ -62,6 +66,34 @@ export class Hwpt extends Resource {
 
   get label(): string {
     return `page table ${this.id}`;
+  }
+
+  /**
+   * On makes every page clean, so that what is read later was written since. Off costs the SMMU nothing to leave on, and it does: what it writes is still told.
+   * A mapping made while tracking is on begins dirty.
+   * @throws VfioError EOPNOTSUPP without `dirtyTracking` at its making
+   */
+  setDirtyTracking(on: boolean): void {
+    const name = 'IOMMU_HWPT_SET_DIRTY_TRACKING';
+    this.assertOpen(name);
+    const fields = { hwpt_id: this.id, flags: on ? uapi.IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0 };
+    const { iommufd } = this.ioas;
+    const explain = (code: string) => explainDirty(code, this);
+    iommufd.request(name, uapi.IOMMU_HWPT_SET_DIRTY_TRACKING, uapi.iommu_hwpt_set_dirty_tracking, fields, explain);
+  }
+
+  /**
+   * What devices wrote since it was last read, lowest first, and makes it clean unless `keep`.
+   *
+   * @example
+   * hwpt.setDirtyTracking(true);
+   * // … the device writes …
+   * for (const { iova, length } of hwpt.readDirty()) send(iova, length);
+   * @throws VfioError: EOPNOTSUPP as setDirtyTracking, EINVAL for a range that is not made of whole pages
+   */
+  readDirty(options: ReadDirtyOptions = {}): DirtyRange[] {
+    this.assertOpen('IOMMU_HWPT_GET_DIRTY_BITMAP');
+    return readDirtyPages(this, options);
   }
 
   /** Called by a device that was attached, and when it left. */

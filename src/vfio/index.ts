@@ -6,6 +6,7 @@ export { ConfigSpace } from './config-space.ts';
 export { Container } from './container.ts';
 export { Device, type DeviceInfo } from './device.ts';
 export { cdevOf, groupOf } from './device-names.ts';
+export type { DirtyRange, ReadDirtyOptions } from './dirty-pages.ts';
 export { DmaBuf, type DmaBufRange, type MappableFile } from './dma-buf.ts';
 export { DmaBuffer } from './dma-buffer.ts';
 export { Doorbell, type DoorbellChoice, type DoorbellRange, type DoorbellState } from './doorbell.ts';
