@@ -3,7 +3,12 @@ import { hex } from '../../ports/address.ts';
 import type { Area } from './area.ts';
 import type { IoPagetable } from './io-pagetable.ts';
 import { IommufdObject } from './object.ts';
+import { U64_MAX } from './span.ts';
 import type { Viommu } from './viommu.ts';
+
+/** Bytes of a pointer, and of what kvmalloc gives at most: INT_MAX. */
+const POINTER = 8n;
+const KVMALLOC_MAX = 0x7fff_ffffn;
 
 /** A part of an area whose pages are pinned and that cannot be unmapped meanwhile. */
 interface Locked {
@@ -52,7 +57,8 @@ export class HwQueue extends IommufdObject {
 }
 
 /**
- * iommufd_hw_queue_alloc_phys: pins the pages under the range and keeps them mapped. Where it lies, or -errno: -ENOENT (not all of it is mapped),
+ * iommufd_hw_queue_alloc_phys: pins the pages under the range and keeps them mapped. Where it lies, or -errno: -ERANGE (whole pages of it wrap), -ENOMEM
+ * (Linux makes an array of its pages, which has an end), -ENOENT (not all of it is mapped),
  * -EINVAL (a byte is not where it is in its page), -EFAULT (the pages are not one behind the other).
  */
 export function lockQueue(
@@ -63,7 +69,12 @@ export function lockQueue(
   const { refusals, pageSize } = iopt.context;
   const page = BigInt(pageSize);
   const start = base - (base % page);
-  const end = ((base + length + page - 1n) / page) * page;
+  const whole = base - start + length + page - 1n;
+  if (whole > U64_MAX) return refusals.refuse('ERANGE', `whole pages of ${hex(length)} bytes wrap`, 'length');
+  if ((whole / page) * POINTER > KVMALLOC_MAX) {
+    return refusals.refuse('ENOMEM', `no array holds the ${whole / page} pages of the queue`, 'length');
+  }
+  const end = start + (whole / page) * page;
   const locked: Locked[] = [];
   const fail = (error: number): number => {
     unlock(locked);

@@ -23,6 +23,12 @@ export interface PagesSlice {
   readonly length: bigint;
 }
 
+/** What an unmap did before it ended, and why it ended. */
+export interface Unmapped {
+  readonly error: number;
+  readonly bytes: bigint;
+}
+
 export class IoPagetable {
   readonly areas = new AreaTree();
   readonly domains: IommuDomain[] = [];
@@ -82,33 +88,16 @@ export class IoPagetable {
    * iopt_unmap_iova_range: whole areas only. -ENOENT when there is none, or one would be cut; what came before it stays unmapped, and `bytes`
    * says how much that was.
    */
-  unmap(start: bigint, last: bigint): { readonly error: number; readonly bytes: bigint } {
-    let bytes = 0n;
-    for (let area = this.areas.first(start, last); area !== null; area = this.areas.first(start, last)) {
-      if (area.locks > 0) {
-        const why = `the mapping ${showSpan(area)} holds a queue that hardware reads`;
-        return { error: this.context.refusals.refuse('EBUSY', why, 'iova', 'destroy the queue first'), bytes };
-      }
-      if (area.start < start || area.last > last) {
-        const why = `${showSpan({ start, last })} would cut the mapping ${showSpan(area)}`;
-        return { error: this.context.refusals.refuse('ENOENT', why, 'iova'), bytes };
-      }
-      this.remove(area);
-      bytes += area.length;
-    }
-    if (bytes > 0n) return { error: 0, bytes };
+  unmap(start: bigint, last: bigint): Unmapped {
+    const done = this.unmapRange(start, last);
+    if (done.error < 0 || done.bytes > 0n) return done;
     const why = `nothing is mapped in ${showSpan({ start, last })}`;
-    return { error: this.context.refusals.refuse('ENOENT', why, 'iova'), bytes };
+    return { error: this.context.refusals.refuse('ENOENT', why, 'iova'), bytes: 0n };
   }
 
-  /** iopt_unmap_all: never an error; the bytes. */
-  unmapAll(): bigint {
-    let bytes = 0n;
-    for (const area of this.areas.all()) {
-      this.remove(area);
-      bytes += area.length;
-    }
-    return bytes;
+  /** iopt_unmap_all: no error when that is nothing. */
+  unmapAll(): Unmapped {
+    return this.unmapRange(0n, U64_MAX);
   }
 
   /** iopt_set_allow_iova: replaces the set. 0 or -EADDRINUSE. */
@@ -239,6 +228,23 @@ export class IoPagetable {
     }
     if (area.filled) pages.unpin(startByte, area.length);
     return 0;
+  }
+
+  private unmapRange(start: bigint, last: bigint): Unmapped {
+    let bytes = 0n;
+    for (let area = this.areas.first(start, last); area !== null; area = this.areas.first(start, last)) {
+      if (area.locks > 0) {
+        const why = `the mapping ${showSpan(area)} holds a queue that hardware reads`;
+        return { error: this.context.refusals.refuse('EBUSY', why, 'iova', 'destroy the queue first'), bytes };
+      }
+      if (area.start < start || area.last > last) {
+        const why = `${showSpan({ start, last })} would cut the mapping ${showSpan(area)}`;
+        return { error: this.context.refusals.refuse('ENOENT', why, 'iova'), bytes };
+      }
+      this.remove(area);
+      bytes += area.length;
+    }
+    return { error: 0, bytes };
   }
 
   /** Length, then the choice or the check of the IOVA. */

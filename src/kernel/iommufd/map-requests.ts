@@ -84,7 +84,10 @@ export function ioasUnmap(ucmd: Request<typeof iommu_ioas_unmap>): number {
   const ioas = ctx.objects.get(cmd.ioas_id, Ioas, 'ioas_id');
   if (typeof ioas === 'number') return ioas;
   const { iova, length } = cmd;
-  if (iova === 0n && length === U64_MAX) return ucmd.respond({ length: ioas.iopt.unmapAll() });
+  if (iova === 0n && length === U64_MAX) {
+    const all = ioas.iopt.unmapAll();
+    return all.error < 0 ? all.error : ucmd.respond({ length: all.bytes });
+  }
   const error = checkSizes(ctx, { iova, length });
   if (error < 0) return error;
   if (length === 0n) return refusals.refuse('EINVAL', 'length is 0', 'length');

@@ -6,6 +6,7 @@ import type { Process } from '../process.ts';
 import { copyFromUser, copyToUser } from '../user-copy.ts';
 import { compatGetInfo } from './compat-info.ts';
 import type { IommufdContext } from './context.ts';
+import type { Unmapped } from './io-pagetable.ts';
 import { Ioas } from './ioas.ts';
 import { accountMode, mapSource } from './map-requests.ts';
 import { U64_MAX } from './span.ts';
@@ -127,8 +128,8 @@ function unmapDma(ctx: IommufdContext, process: Process, argument: bigint): numb
   }
   const cut = all || ioas.iopt.largePages ? 0 : cutAround(ioas, unmap.iova, unmap.size);
   if (cut < 0) return cut;
-  const done = all ? { error: 0, size: ioas.iopt.unmapAll() } : unmapRange(ctx, ioas, unmap.iova, unmap.size);
-  layout.patch(bytes, { size: done.size });
+  const done = all ? ioas.iopt.unmapAll() : unmapRange(ctx, ioas, unmap.iova, unmap.size);
+  layout.patch(bytes, { size: done.bytes });
   if (copyToUser(process, argument, bytes)) return done.error;
   return refusals.refuse('EFAULT', 'the argument is not writable', 'argument');
 }
@@ -138,15 +139,14 @@ function cutAround(ioas: Ioas, iova: bigint, size: bigint): number {
   return ioas.iopt.cut(iova === 0n ? [last] : [last, iova - 1n]);
 }
 
-function unmapRange(ctx: IommufdContext, ioas: Ioas, iova: bigint, size: bigint): { error: number; size: bigint } {
+function unmapRange(ctx: IommufdContext, ioas: Ioas, iova: bigint, size: bigint): Unmapped {
   const { refusals } = ctx.context;
-  if (size === 0n) return { error: refusals.refuse('EINVAL', 'size is 0', 'size'), size: 0n };
+  if (size === 0n) return { error: refusals.refuse('EINVAL', 'size is 0', 'size'), bytes: 0n };
   const last = iova + size - 1n;
   if (last > U64_MAX) {
-    return { error: refusals.refuse('EOVERFLOW', `iova ${hex(iova)} + ${hex(size)} wraps`, 'iova'), size: 0n };
+    return { error: refusals.refuse('EOVERFLOW', `iova ${hex(iova)} + ${hex(size)} wraps`, 'iova'), bytes: 0n };
   }
   // VFIO answers 0 for a range in which nothing is mapped; IOAS_UNMAP does not.
-  if (ioas.iopt.areas.first(iova, last) === null) return { error: 0, size: 0n };
-  const { error, bytes } = ioas.iopt.unmap(iova, last);
-  return { error, size: bytes };
+  if (ioas.iopt.areas.first(iova, last) === null) return { error: 0, bytes: 0n };
+  return ioas.iopt.unmap(iova, last);
 }
