@@ -82,7 +82,7 @@ const BDF = '0000:01:00.0';
 /** Huge pages that the binaries' cases take at once, by their kB: 128 MiB and its alignment, and one of 1 GiB. */
 const HUGE_PAGES = { 2048: 80, 1048576: 1 };
 /** What a case says when its mmap of huge pages failed. */
-const NO_HUGE_PAGES = /Expected MAP_FAILED \(\d+\) != \w+/;
+const NO_HUGE_PAGES = /Expected MAP_FAILED \(\d+\) != \w+|Assertion `vrc == self->buffer' failed/;
 /** A binary that hangs is ended after so long: the harness itself gives each case 30 s. */
 const TIMEOUT = 300_000;
 
@@ -101,7 +101,7 @@ async function main() {
   const only = options.only?.split(',');
   const wanted = BINARIES.filter(({ name }) => only === undefined || only.some((part) => name.endsWith(part)));
   const huge = reserveHugePages();
-  const results = wanted.map((binary) => runBinary(binary, huge.short));
+  const results = wanted.map(runBinary);
   huge.giveBack();
   for (const result of results) console.log(`${result.name}: ${countsOf(result.cases)}`);
   const all = results.flatMap(({ cases }) => cases);
@@ -112,7 +112,7 @@ async function main() {
 }
 
 /** Runs one binary; its cases by name and state. A binary that gave up before its first case has only unbuilt ones. */
-function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }, hugePagesShort) {
+function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }) {
   const main = options.main ?? join(root, 'dist', 'cli', 'main.js');
   const program = join(tests, name);
   const argv = [program, ...(name.startsWith('vfio/') ? [BDF] : [])];
@@ -121,6 +121,7 @@ function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }
   const command = ['sh', '-c', `${before === undefined ? '' : `${before}; `}exec "$0" "$@" 2>&1`, ...argv];
   const test = mock ? ['--iommufd-test'] : [];
   const args = [main, 'exec', '--quiet', '--device', device, ...test, '--', ...command];
+  const short = hugePagesShort();
   const started = Date.now();
   const result = spawnSync(process.execPath, args, {
     encoding: 'utf8',
@@ -129,7 +130,7 @@ function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }
     cwd: cache,
   });
   if (options.verbose) console.log(`${result.stdout}${result.stderr}`);
-  const seen = casesOf(result.stdout, mock, hugePagesShort);
+  const seen = casesOf(result.stdout, mock, short ?? hugePagesShort());
   const missing = Math.max(0, cases - seen.length);
   const reason = lacks ?? `the binary ended before them (status ${result.status ?? result.signal})`;
   const rest = Array.from({ length: missing }, () => ({
@@ -141,7 +142,7 @@ function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }
 }
 
 /** The cases in what a binary printed. A case whose mmap of huge pages failed on a machine that is short of them was not examined. */
-function casesOf(output, mock, hugePagesShort) {
+function casesOf(output, mock, short) {
   const cases = [];
   let said = '';
   for (const line of output.split('\n')) {
@@ -151,8 +152,7 @@ function casesOf(output, mock, hugePagesShort) {
       continue;
     }
     const [, verdict, test, skipped] = found;
-    const why =
-      skipped ?? (verdict !== 'ok' && hugePagesShort !== null && NO_HUGE_PAGES.test(said) ? hugePagesShort : undefined);
+    const why = skipped ?? (verdict !== 'ok' && short !== null && NO_HUGE_PAGES.test(said) ? short : undefined);
     const state = why !== undefined ? 'skipped' : verdict !== 'ok' ? 'failed' : mock ? 'passed on the mock' : 'passed';
     cases.push({ test, state, why: why ?? '' });
     said = '';
@@ -160,37 +160,43 @@ function casesOf(output, mock, hugePagesShort) {
   return cases;
 }
 
-/**
- * The cases with huge pages take them from the machine: where it lets us, they are reserved for the time of the run. `short` says what of 2 MiB pages
- * is missing, or is null.
- */
+/** The cases with huge pages take them from the machine: where it lets us, they are reserved for the time of the run. */
 function reserveHugePages() {
   const before = [];
   const giveBack = () => {
     for (const { file, old } of before.splice(0)) writeFileSync(file, old);
   };
-  let short = null;
   for (const [size, wanted] of Object.entries(HUGE_PAGES)) {
-    const folder = `/sys/kernel/mm/hugepages/hugepages-${size}kB`;
-    const file = join(folder, 'nr_hugepages');
-    const number = (name) => (existsSync(join(folder, name)) ? Number(readFileSync(join(folder, name), 'utf8')) : 0);
-    const missing = wanted - number('free_hugepages');
-    if (missing > 0) {
-      const old = String(number('nr_hugepages'));
-      try {
-        writeFileSync(file, String(Number(old) + missing));
-        before.push({ file, old });
-      } catch {
-        // Not ours to set: what is there is what there is.
-      }
-    }
-    const free = number('free_hugepages');
-    if (size === '2048' && free < wanted) {
-      short = `mmap with MAP_HUGETLB failed: the machine has ${free} free huge pages of 2 MiB, and the cases take ${wanted}`;
+    const missing = wanted - hugePages(size, 'free_hugepages');
+    if (missing <= 0) continue;
+    const file = hugePageFile(size, 'nr_hugepages');
+    const old = String(hugePages(size, 'nr_hugepages'));
+    try {
+      writeFileSync(file, String(Number(old) + missing));
+      before.push({ file, old });
+    } catch {
+      // Not ours to set: what is there is what there is.
     }
   }
   process.once('exit', giveBack);
-  return { short, giveBack };
+  return { giveBack };
+}
+
+/** Why mmap with MAP_HUGETLB fails here now; null: it need not. */
+function hugePagesShort() {
+  const wanted = HUGE_PAGES[2048];
+  const free = hugePages(2048, 'free_hugepages');
+  if (free >= wanted) return null;
+  return `mmap with MAP_HUGETLB failed: the machine has ${free} free huge pages of 2 MiB, and the cases take up to ${wanted}`;
+}
+
+function hugePageFile(size, name) {
+  return `/sys/kernel/mm/hugepages/hugepages-${size}kB/${name}`;
+}
+
+function hugePages(size, name) {
+  const file = hugePageFile(size, name);
+  return existsSync(file) ? Number(readFileSync(file, 'utf8')) : 0;
 }
 
 function report(version, results) {
@@ -205,7 +211,8 @@ function report(version, results) {
     '',
     '*Passed on the mock*: the binary drives mock devices through IOMMU_TEST_CMD, which a kernel has with CONFIG_IOMMUFD_TEST and belfry with',
     '`--iommufd-test`; what it examines is the iommufd of the simulated kernel. *Failed* includes requests that are not built.',
-    '*Not built* is what the simulated host lacks: a case that will run when it is there; none of its cases could start. *Skipped* is what the binary itself skips on this machine.',
+    '*Not built* is what the simulated host lacks: a case that will run when it is there; none of its cases could start. *Skipped* is what the binary itself skips on this machine,',
+    'and what needs huge pages that the machine does not have.',
     '',
     '| Binary | Passed | Passed on the mock | Failed | Skipped | Not built | Cases |',
     '|---|---:|---:|---:|---:|---:|---:|',
