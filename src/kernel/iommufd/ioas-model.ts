@@ -3,7 +3,7 @@
 /** Pages of the process's buffer; a mapping that reaches behind it cannot be pinned. */
 export const BUFFER = 24;
 export const WINDOW = { start: 0x8000, last: 0x80ff };
-/** End of the aperture: 2^48 bytes. */
+/** End of the aperture of a stage 1: 2^48 bytes. */
 export const APERTURE = 2 ** 36;
 
 export interface ModelArea {
@@ -15,7 +15,7 @@ export interface ModelArea {
   readonly origin: { readonly writable: boolean };
 }
 
-interface Span {
+export interface Span {
   readonly start: number;
   readonly last: number;
 }
@@ -29,29 +29,69 @@ export class ModelIoas {
 export class ModelHwpt {
   attached = 0;
   readonly ioas: ModelIoas;
+  /** First page that it does not translate. */
+  readonly aperture: number;
+  readonly nestParent: boolean;
   auto = false;
-  constructor(ioas: ModelIoas) {
+  /** What else uses it: virtual IOMMUs. */
+  uses = 0;
+  /** First pages of the windows whose doorbell is mapped here. */
+  readonly doorbells = new Set<number>();
+  constructor(ioas: ModelIoas, aperture = APERTURE, nestParent = false) {
     this.ioas = ioas;
+    this.aperture = aperture;
+    this.nestParent = nestParent;
+  }
+  get paging(): ModelHwpt {
+    return this;
   }
 }
 
+/** A stage 1 of user space's over `paging`. */
+export class ModelNested {
+  attached = 0;
+  readonly auto = false;
+  readonly uses = 0;
+  readonly paging: ModelHwpt;
+  readonly owner: object;
+  readonly translates: boolean;
+  constructor(owner: object, paging: ModelHwpt, translates: boolean) {
+    this.owner = owner;
+    this.paging = paging;
+    this.translates = translates;
+  }
+}
+
+/** What a group translates through. */
+export type ModelTable = ModelHwpt | ModelNested;
+
 export class ModelGroup {
-  hwpt: ModelHwpt | null = null;
+  hwpt: ModelTable | null = null;
   attached: ModelDevice[] = [];
+  readonly members: ModelDevice[] = [];
+  /** Windows in which vectors of the group were programmed, by first page. */
+  readonly required = new Set<number>();
 }
 
 export class ModelDevice {
   readonly group: ModelGroup;
+  window: Span = WINDOW;
+  /** The virtual IOMMU that has a name for it, or null. */
+  namedBy: object | null = null;
   constructor(group: ModelGroup) {
     this.group = group;
+    group.members.push(this);
   }
 }
 
-type Answer = number | string;
-type Thing = ModelIoas | ModelHwpt | ModelDevice;
+export type Answer = number | string;
+/** What has an id; of the last kind only what it is called. */
+export type Thing = ModelIoas | ModelTable | ModelDevice | { readonly type: string };
 
-const touches = (a: Span, b: Span): boolean => a.start <= b.last && b.start <= a.last;
+export const touches = (a: Span, b: Span): boolean => a.start <= b.last && b.start <= a.last;
 const spanOf = (area: ModelArea): Span => ({ start: area.iova, last: area.iova + area.pages - 1 });
+
+const isTable = (thing: Thing): thing is ModelTable => thing instanceof ModelHwpt || thing instanceof ModelNested;
 
 export class IommufdModel {
   readonly things = new Map<number, Thing>();
@@ -70,10 +110,14 @@ export class IommufdModel {
   destroy(id: number): Answer {
     const thing = this.things.get(id);
     if (thing === undefined) return 'ENOENT';
-    if (thing instanceof ModelDevice) return 'EBUSY';
-    if (thing instanceof ModelIoas ? thing.hwpts.length > 0 : thing.attached > 0) return 'EBUSY';
+    if (this.isUsed(thing)) return 'EBUSY';
     this.remove(thing);
     return 0;
+  }
+
+  protected isUsed(thing: Thing): boolean {
+    if (thing instanceof ModelIoas) return thing.hwpts.length > 0;
+    return isTable(thing) ? thing.attached + thing.uses > 0 : true;
   }
 
   /** `iova` null: the lowest place that fits. `vaPage` is the address in pages. */
@@ -135,10 +179,10 @@ export class IommufdModel {
   attach(device: ModelDevice, id: number): Answer {
     const target = this.things.get(id);
     if (target === undefined) return 'ENOENT';
-    if (target instanceof ModelDevice) return 'EINVAL';
     const attached = device.group.attached.includes(device);
-    const change = (hwpt: ModelHwpt): Answer => (attached ? this.replace(device, hwpt) : this.enter(device, hwpt));
-    if (target instanceof ModelHwpt) return change(target);
+    const change = (hwpt: ModelTable): Answer => (attached ? this.replace(device, hwpt) : this.enter(device, hwpt));
+    if (isTable(target)) return change(target);
+    if (!(target instanceof ModelIoas)) return 'EINVAL';
     for (const hwpt of target.hwpts) {
       if (!hwpt.auto) continue;
       const answer = change(hwpt);
@@ -157,12 +201,21 @@ export class IommufdModel {
     return 0;
   }
 
-  /** What no mapping of the IOAS may touch. */
+  /** What no mapping of the IOAS may touch, in order and apart. */
   reserved(ioas: ModelIoas): Span[] {
-    const spans: Span[] = [];
-    if (this.groups.some((group) => group.hwpt?.ioas === ioas)) spans.push(WINDOW);
-    if (ioas.hwpts.length > 0) spans.push({ start: APERTURE, last: Infinity });
-    return spans;
+    const spans = this.groups
+      .filter((group) => group.hwpt?.paging.ioas === ioas)
+      .flatMap((group) => group.attached.map(({ window }) => window));
+    if (ioas.hwpts.length > 0) {
+      spans.push({ start: Math.min(...ioas.hwpts.map(({ aperture }) => aperture)), last: Infinity });
+    }
+    const merged: Span[] = [];
+    for (const span of spans.sort((a, b) => a.start - b.start)) {
+      const before = merged.at(-1);
+      if (before === undefined || before.last + 1 < span.start) merged.push(span);
+      else merged[merged.length - 1] = { start: before.start, last: Math.max(before.last, span.last) };
+    }
+    return merged;
   }
 
   /** Pages that are charged: of each memory what the areas in page tables cover together. */
@@ -194,6 +247,11 @@ export class IommufdModel {
     if (ioas.areas.some((area) => touches(spanOf(area), span))) return 'EEXIST';
     if (write && parts.some((part) => !part.origin.writable)) return 'EPERM';
     if (ioas.hwpts.length > 0 && parts.some((part) => part.from + part.pages > BUFFER)) return 'EFAULT';
+    // A doorbell's page that nobody reserves any more stays as long as its table.
+    const inTheWay = ioas.hwpts.some(({ doorbells }) =>
+      [...doorbells].some((page) => touches(span, { start: page, last: page })),
+    );
+    if (inTheWay) return 'EEXIST';
     let next = at;
     for (const part of parts) {
       ioas.areas.push({ ...part, iova: next });
@@ -219,10 +277,13 @@ export class IommufdModel {
   }
 
   /** A first attach to a page table. */
-  private enter(device: ModelDevice, hwpt: ModelHwpt): Answer {
+  private enter(device: ModelDevice, hwpt: ModelTable): Answer {
     const { group } = device;
     if (group.hwpt !== null && group.hwpt !== hwpt) return 'EINVAL';
-    if (!this.windowIsFree(hwpt.ioas)) return 'EADDRINUSE';
+    if (!this.windowIsFree(device, hwpt.paging.ioas)) return 'EADDRINUSE';
+    // What was installed stays when the switch is refused.
+    this.install(group, [device], hwpt.paging);
+    if (group.hwpt === null && this.isNameless(group, hwpt)) return 'ENOENT';
     group.hwpt = hwpt;
     group.attached = [...group.attached, device];
     hwpt.attached += 1;
@@ -232,7 +293,7 @@ export class IommufdModel {
   /** The device comes first, then the mappings: the first obstacle is the answer. */
   private enterNew(device: ModelDevice, ioas: ModelIoas): Answer {
     if (device.group.hwpt !== null) return 'EINVAL';
-    if (!this.windowIsFree(ioas)) return 'EADDRINUSE';
+    if (!this.windowIsFree(device, ioas)) return 'EADDRINUSE';
     const made = this.addDomain(ioas);
     if (typeof made === 'string') return made;
     const hwpt = this.things.get(made) as ModelHwpt;
@@ -240,10 +301,14 @@ export class IommufdModel {
     return this.enter(device, hwpt);
   }
 
-  private replace({ group }: ModelDevice, hwpt: ModelHwpt): Answer {
+  private replace({ group }: ModelDevice, hwpt: ModelTable): Answer {
     const old = group.hwpt!;
     if (hwpt === old) return this.idOf(hwpt);
-    if (hwpt.ioas !== old.ioas && !this.windowIsFree(hwpt.ioas)) return 'EADDRINUSE';
+    const { ioas } = hwpt.paging;
+    const moves = ioas !== old.paging.ioas;
+    if (moves && !group.attached.every((each) => this.windowIsFree(each, ioas))) return 'EADDRINUSE';
+    this.install(group, group.attached, hwpt.paging);
+    if (this.isNameless(group, hwpt)) return 'ENOENT';
     group.hwpt = hwpt;
     for (const _ of group.attached) {
       hwpt.attached += 1;
@@ -264,37 +329,47 @@ export class IommufdModel {
   }
 
   /** The id of a new page table with everything that the IOAS maps. */
-  private addDomain(ioas: ModelIoas): Answer {
+  protected addDomain(ioas: ModelIoas, aperture = APERTURE, nestParent = false): Answer {
     const spans = [...ioas.areas.map(spanOf), ...ioas.allowed];
-    if (spans.some(({ last }) => last >= APERTURE)) return 'EADDRINUSE';
+    if (spans.some(({ last }) => last >= aperture)) return 'EADDRINUSE';
     if (ioas.hwpts.length === 0 && ioas.areas.some((area) => area.from + area.pages > BUFFER)) return 'EFAULT';
-    const hwpt = new ModelHwpt(ioas);
+    const hwpt = new ModelHwpt(ioas, aperture, nestParent);
     ioas.hwpts.push(hwpt);
     return this.add(hwpt);
   }
 
-  private windowIsFree(ioas: ModelIoas): boolean {
-    return ![...ioas.areas.map(spanOf), ...ioas.allowed].some((span) => touches(span, WINDOW));
+  private windowIsFree({ window }: ModelDevice, ioas: ModelIoas): boolean {
+    return ![...ioas.areas.map(spanOf), ...ioas.allowed].some((span) => touches(span, window));
   }
 
-  private put(hwpt: ModelHwpt): void {
-    hwpt.attached -= 1;
-    if (hwpt.auto && hwpt.attached === 0) this.remove(hwpt);
+  /** A stage 1 takes devices that its virtual IOMMU has names for, all of the group. */
+  private isNameless({ members }: ModelGroup, table: ModelTable): boolean {
+    return table instanceof ModelNested && table.translates && members.some(({ namedBy }) => namedBy !== table.owner);
   }
 
-  private add(thing: Thing): number {
+  /** The doorbells that the group's vectors have, in the windows of these devices. */
+  private install({ required }: ModelGroup, devices: readonly ModelDevice[], { doorbells }: ModelHwpt): void {
+    for (const { window } of devices) if (required.has(window.start)) doorbells.add(window.start);
+  }
+
+  private put(table: ModelTable): void {
+    table.attached -= 1;
+    if (table.auto && table.attached === 0) this.remove(table);
+  }
+
+  protected add(thing: Thing): number {
     let id = 1;
     while (this.things.has(id)) id += 1;
     this.things.set(id, thing);
     return id;
   }
 
-  private remove(thing: Thing): void {
+  protected remove(thing: Thing): void {
     this.things.delete(this.idOf(thing));
     if (thing instanceof ModelHwpt) thing.ioas.hwpts = thing.ioas.hwpts.filter((each) => each !== thing);
   }
 
-  private idOf(thing: Thing): number {
+  protected idOf(thing: Thing): number {
     for (const [id, each] of this.things) if (each === thing) return id;
     throw new Error('the model lost an object');
   }
