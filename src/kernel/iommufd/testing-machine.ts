@@ -1,5 +1,12 @@
 /** Whole machines for the tests of this room: bells behind root ports, driven through their character devices. */
-import { BellDma, BellRegister, createDevice } from '../../devices/index.ts';
+import {
+  BELL_PASID,
+  BellDma,
+  BellRegister,
+  BellStatus,
+  createDevice,
+  type DeviceOptions,
+} from '../../devices/index.ts';
 import { defineMachine, type MachineInput } from '../../machine/define.ts';
 import { Machine } from '../../machine/machine.ts';
 import { type PresetName, presetInput } from '../../machine/presets.ts';
@@ -22,23 +29,36 @@ export const VECTORS = 4;
 
 export interface CdevLabOptions extends BootOptions {
   readonly machine?: Partial<MachineInput>;
+  /** Of both bells, beside their vectors. */
+  readonly bell?: DeviceOptions;
+  /** Do the ports above them redirect requests to the IOMMU? Default true. */
+  readonly acs?: boolean;
 }
 
 export class CdevLab {
   readonly host: Host;
   readonly client: SimKernelClient;
-  readonly iommufd: Iommufd;
+  iommufd: Iommufd;
   /** Device files, not bound. */
-  readonly devices: readonly number[];
+  devices: readonly number[];
 
-  constructor(name: PresetName = 'arm-its', { machine = {}, ...options }: CdevLabOptions = {}) {
+  constructor(
+    name: PresetName = 'arm-its',
+    { machine = {}, bell: own = {}, acs = true, ...options }: CdevLabOptions = {},
+  ) {
     const base = { ...presetInput(name), ...machine };
-    const bell = { at: '00.0', kind: 'function' as const, device: 'bell', options: { msix: VECTORS } };
-    const slots = ['01.0', '02.0'].map((at) => ({ at, kind: 'root-port' as const, acs: true, below: [bell] }));
+    const bell = { at: '00.0', kind: 'function' as const, device: 'bell', options: { msix: VECTORS, ...own } };
+    const slots = ['01.0', '02.0'].map((at) => ({ at, kind: 'root-port' as const, acs, below: [bell] }));
     this.host = bootLinux(new Machine(defineMachine({ ...base, pci: { ...base.pci, slots } }), createDevice), options);
     this.client = this.host.process().kernel;
     this.iommufd = new Iommufd(this.client);
     this.devices = [0, 1].map((n) => this.client.open(`/dev/vfio/devices/vfio${n}`));
+  }
+
+  /** Other open files from now on. */
+  use(iommufd: Iommufd, devices: readonly number[]): void {
+    this.iommufd = iommufd;
+    this.devices = devices;
   }
 
   get bells() {
@@ -82,8 +102,9 @@ export class CdevLab {
     this.client.settle();
   }
 
-  /** The device writes a word to an IOVA by DMA. */
-  dma(n: number, iova: number, value: number): void {
+  /** The device writes a word to an IOVA by DMA, in an address space that a PASID names. False: it could not. */
+  dma(n: number, iova: number, value: number, pasid: number | null = null): boolean {
+    this.register(n, BellRegister.DMA_PASID, pasid === null ? 0 : BELL_PASID + pasid);
     this.register(n, 4 * 2 ** 40, value);
     this.register(n, BellRegister.DMA_IOVA_LO, iova | 0);
     this.register(n, BellRegister.DMA_IOVA_HI, Math.floor(iova / 2 ** 32));
@@ -91,6 +112,9 @@ export class CdevLab {
     this.register(n, BellRegister.DMA_LENGTH, 4);
     this.register(n, BellRegister.DMA_COMMAND, BellDma.START | BellDma.TO_MEMORY);
     this.client.settle();
+    const status = new Uint8Array(4);
+    this.client.pread(this.devices[n]!, status, BellRegister.STATUS);
+    return (status[0]! & BellStatus.FAILED) === 0;
   }
 
   /** Address and data that the function sends for a vector. */

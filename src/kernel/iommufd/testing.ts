@@ -124,7 +124,7 @@ export class Iommufd {
   }
 
   /** The id of the page table that the device now has, or the errno's name. */
-  attach(device: number, pt_id: number, fields: { flags?: number; argsz?: number } = {}) {
+  attach(device: number, pt_id: number, fields: { flags?: number; argsz?: number; pasid?: number } = {}) {
     const layout = vfio.vfio_device_attach_iommufd_pt;
     const bytes = layout.bytes({ argsz: layout.endOf('pt_id'), pt_id, ...fields });
     const result = this.client.ioctl(device, vfio.VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytes);
@@ -134,6 +134,17 @@ export class Iommufd {
   detach(device: number) {
     const layout = vfio.vfio_device_detach_iommufd_pt;
     const bytes = layout.bytes({ argsz: layout.endOf('flags') });
+    return named(this.client.ioctl(device, vfio.VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes));
+  }
+
+  /** As `attach`, of one PASID; the largest struct unless `argsz` says less. */
+  attachPasid(device: number, pasid: number, pt_id: number, argsz: number = vfio.vfio_device_attach_iommufd_pt.size) {
+    return this.attach(device, pt_id, { flags: vfio.VFIO_DEVICE_ATTACH_PASID, pasid, argsz });
+  }
+
+  detachPasid(device: number, pasid: number) {
+    const layout = vfio.vfio_device_detach_iommufd_pt;
+    const bytes = layout.bytes({ argsz: layout.size, flags: vfio.VFIO_DEVICE_DETACH_PASID, pasid });
     return named(this.client.ioctl(device, vfio.VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes));
   }
 
