@@ -27,11 +27,11 @@ function obstacle(): string | null {
   return status === 0 ? null : err.trim() || `exec -- true ends with ${status}`;
 }
 
-/** The C program, linked as asked; null without a compiler that can. */
-function compiled(kind: 'static' | 'dynamic'): string | null {
-  const program = join(scratch, `vfio-program-${kind}`);
-  const source = join(root, 'test', 'support', 'vfio-program.c');
-  const flags = kind === 'static' ? ['-static'] : [];
+/** A C program of test/support, linked as asked; null without a compiler that can. */
+function compiled(kind: 'static' | 'dynamic', name = 'vfio-program'): string | null {
+  const program = join(scratch, `${name}-${kind}`);
+  const source = join(root, 'test', 'support', `${name}.c`);
+  const flags = kind === 'static' ? ['-static', '-pthread'] : ['-pthread'];
   return spawnSync('gcc', ['-O1', '-w', ...flags, '-o', program, source]).status === 0 ? program : null;
 }
 
@@ -204,6 +204,71 @@ describe.each(['static', 'dynamic'] as const)('a VFIO program in C, %s', (kind) 
 
   it.skipIf(reason !== null)(title('requests that make no sense are answered', reason), () => {
     expect(vfio('nonsense', '--quiet')).toMatchObject({ out: 'answered 1\n', status: 0, err: '' });
+  });
+});
+
+describe('a program that maps registers', () => {
+  const program = why === null && process.arch === 'x64' ? compiled('dynamic', 'registers-program') : null;
+  const reason =
+    why ?? (process.arch !== 'x64' ? 'x86-64 only' : program === null ? 'gcc cannot build registers-program.c' : null);
+  const drive = (what: string, ...options: string[]) => run([...options, '--', program ?? '', what]);
+
+  it.skipIf(reason !== null)(title('drives edu by its BAR alone: interrupts, DMA, threads, fork', reason), () => {
+    const { out, err, status } = drive('edu', '--device', 'edu');
+    // The answers are those of QEMU's docs/specs/edu; 10! is 3,628,800; accesses below 0x80 are of four bytes, others read all ones.
+    expect(out.split('\n')).toEqual([
+      'id 010000ed',
+      'liveness edcba987',
+      'narrow ff ffff',
+      'factorial 3628800',
+      'interrupt 1 status 40 then 0',
+      'dma interrupt 1 status 100 by way of the device',
+      'threads 800',
+      'child 010000ed fffffffe',
+      'child ended 7, liveness fffffffe',
+      '',
+    ]);
+    expect(status).toBe(0);
+    expect(err).toMatch(/ 0 refused; 2 of 2 interrupts delivered/);
+  });
+
+  it.skipIf(reason !== null)(title('each instruction leaves what the processor leaves', reason), () => {
+    expect(drive('instructions', '--quiet').out).toBe('all alike of 2148\n');
+  });
+
+  it.skipIf(reason !== null)(title('gets SIGBUS while decoding is off, and for what cannot be done', reason), () => {
+    const { out, err } = drive('revoked', '--explain', '--quiet', '--device', 'edu');
+    expect(out.split('\n')).toEqual([
+      'signal 7 code 2 at 4',
+      'again 010000ed',
+      'unknown instruction: signal 7',
+      'sent: signal 7 code 0',
+      'still 010000ed',
+      '',
+    ]);
+    expect(err).toMatch(/the instruction at 0x[0-9a-f]+ cannot be done on registers: db 0\d /);
+  });
+
+  it.skipIf(reason !== null)(title('moves, forks, closes, protects and unmaps it as any memory', reason), () => {
+    expect(drive('lifetimes', '--quiet', '--device', 'edu').out.split('\n')).toEqual([
+      'moved 010000ed',
+      'after fork and exec 9',
+      'after close 010000ed',
+      'read only: signal 11',
+      'unmapped: signal 11',
+      'group is free',
+      '',
+    ]);
+  });
+
+  it.skipIf(reason !== null)(title('killed between two accesses: all is released, each time', reason), () => {
+    expect(drive('storm', '--quiet', '--device', 'edu').out).toBe('free again 20 of 20\n');
+  });
+
+  it.skipIf(reason !== null)(title('is refused with the reason when somebody traces it', reason), () => {
+    const { out, err } = drive('traced', '--explain', '--quiet', '--device', 'edu');
+    expect(out).toBe('flag 0 mmap No such device\n');
+    expect(err).toMatch(/registers cannot be mapped: process \d+ is traced by process \d+ already/);
   });
 });
 

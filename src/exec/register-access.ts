@@ -75,11 +75,14 @@ export class RegisterAccess {
   }
 
   /** The signal that the thread gets: 0 when the access is done. */
-  private fault({ thread, signal, code, address }: Fault): number {
-    if (signal !== SIGBUS || code !== BUS_ADRERR || this.deviceAt(thread, Number(address)) === null) return signal;
+  private fault({ thread, signal, code: reason, address }: Fault): number {
+    if (signal !== SIGBUS || reason !== BUS_ADRERR || this.deviceAt(thread, Number(address)) === null) return signal;
     const { registers } = this;
     if (!registers.take(thread)) return signal;
-    const instruction = decode(this.fetch(thread, registers.rip));
+    const code = this.fetch(thread, registers.rip);
+    // It was killed meanwhile.
+    if (code.length === 0) return signal;
+    const instruction = decode(code);
     if (instruction === null) {
       this.onRefusal(
         `the instruction at ${hex(registers.rip)} cannot be done on registers: ${this.codeText()}`,

@@ -107,12 +107,12 @@ export class Supervisor {
     let stops = 0;
     for (let idle = 0; idle < LOOKS && stops < MOST_STOPS; idle += 1) {
       const count = tracer.serve();
-      if (count === 0 && stops === 0) return false;
+      if (count === 0 && stops === 0) break;
       if (count === 0) continue;
       stops += count;
       idle = 0;
     }
-    return stops >= MOST_STOPS;
+    return stops >= MOST_STOPS || tracer.adopt();
   }
 
   private dispatch(count: number): void {

@@ -38,8 +38,9 @@ export class Tracer {
     this.gone = gone;
   }
 
+  /** Was anything ever traced? */
   get active(): boolean {
-    return this.threads.size > 0;
+    return this.wakingUp;
   }
 
   /** All threads of a process from now on: 0, or -errno of the first one that may not be traced. */
@@ -71,6 +72,17 @@ export class Tracer {
       this.stopped(thread, status);
     }
     return count;
+  }
+
+  /**
+   * A thread or process whose maker was killed before it could tell of it is traced from its start, and nobody knows it: it is looked for among those
+   * that wait. True: one was found.
+   */
+  adopt(): boolean {
+    const thread = this.ptrace.waiting();
+    if (thread <= 0 || this.threads.has(thread) || tracerOf(thread) !== process.pid) return false;
+    this.threads.add(thread);
+    return true;
   }
 
   /** Lets all of them go, each as it is. Blocks until they have stopped for that, which takes microseconds. */

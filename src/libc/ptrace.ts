@@ -25,12 +25,16 @@ export const NT_PRSTATUS = 1;
 export const NT_PRFPREG = 2;
 
 const WNOHANG = 1;
+const WSTOPPED = 2;
+const WEXITED = 4;
+const WNOWAIT = 0x0100_0000;
 const WALL = 0x4000_0000;
 
 export class Ptrace {
   private readonly call: Native;
   private readonly callWith: Native;
   private readonly wait: Native;
+  private readonly waitid: Native;
   private readonly errno: () => number;
   private readonly statusBytes = new Uint8Array(new ArrayBuffer(128), 0, 4);
   private readonly statusWord = new Int32Array(this.statusBytes.buffer, 0, 1);
@@ -49,6 +53,7 @@ export class Ptrace {
     this.call = library.func('long ptrace(int request, int thread, uint64_t address, uint64_t data)');
     this.callWith = library.func('long ptrace(int request, int thread, uint64_t address, void *data)');
     this.wait = library.func('int waitpid(int thread, void *status, int options)');
+    this.waitid = library.func('int waitid(int kind, unsigned int id, void *info, int options)');
     this.errno = () => libc.koffi.errno();
   }
 
@@ -116,6 +121,14 @@ export class Ptrace {
     const found = this.done(this.wait(thread, this.statusBytes, WNOHANG | WALL));
     if (found <= 0) return found === 0 ? null : found;
     return waitStatus(this.statusWord[0]!);
+  }
+
+  /** Some child or traced thread of this process that waits to be asked for its status, which stays; 0: there is none. */
+  waiting(): number {
+    this.info.fill(0);
+    const options = WNOHANG | WALL | WNOWAIT | WEXITED | WSTOPPED;
+    // siginfo_t of SIGCHLD: the process id @16.
+    return Number(this.waitid(0, 0, this.info, options)) < 0 ? 0 : this.infoView.getInt32(16, true);
   }
 
   private describe({ address }: RegisterArea, length: number): void {
