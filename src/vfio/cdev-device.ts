@@ -2,9 +2,11 @@
 import type { Kernel, UserBuffer } from '../ports/kernel.ts';
 import {
   VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+  VFIO_DEVICE_ATTACH_PASID,
   VFIO_DEVICE_BIND_FLAG_TOKEN,
   VFIO_DEVICE_BIND_IOMMUFD,
   VFIO_DEVICE_DETACH_IOMMUFD_PT,
+  VFIO_DEVICE_DETACH_PASID,
   vfio_device_attach_iommufd_pt,
   vfio_device_bind_iommufd,
   vfio_device_detach_iommufd_pt,
@@ -13,7 +15,7 @@ import { Device } from './device.ts';
 import { cdevOf } from './device-names.ts';
 import { userMemory } from './dma-memory.ts';
 import { check, refused, VfioError } from './error.ts';
-import { explainAttach, explainBind, explainOpenCdev } from './explain-iommufd.ts';
+import { explainAttach, explainAttachPasid, explainBind, explainOpenCdev } from './explain-iommufd.ts';
 import { Hwpt } from './hwpt.ts';
 import type { Ioas } from './ioas.ts';
 import type { Iommufd } from './iommufd.ts';
@@ -22,6 +24,17 @@ export interface BindOptions {
   /** The VF token of a function of SR-IOV, as a UUID. */
   readonly token?: string;
 }
+
+export interface AttachOptions {
+  /**
+   * The PASID, 1 to 2^20 - 1, whose requests go through the table; without it, those that have none. Its table, and that of requests without one, must be
+   * made with `pasid` (Hwpt.create). MSIs have no PASID.
+   */
+  readonly pasid?: number;
+}
+
+/** One more than the largest PASID (PCIe 6.20). */
+const PASID_END = 2 ** 20;
 
 /**
  * @example
@@ -33,6 +46,7 @@ export class CdevDevice extends Device {
   #iommufd: Iommufd | null = null;
   #id = 0;
   #table: Ioas | Hwpt | null = null;
+  readonly #pasids = new Map<number, Ioas | Hwpt>();
 
   /** @param name `0000:01:00.0` @throws VfioError: ENODEV when vfio-pci does not have it, or the kernel has no such files */
   static open(kernel: Kernel, name: string): CdevDevice {
@@ -61,6 +75,11 @@ export class CdevDevice extends Device {
   /** What it is attached to, or null. */
   get table(): Ioas | Hwpt | null {
     return this.#table;
+  }
+
+  /** The PASIDs that have a table of their own, and which. */
+  get pasids(): ReadonlyMap<number, Ioas | Hwpt> {
+    return this.#pasids;
   }
 
   /** @throws VfioError EINVAL while it is attached to nothing */
@@ -93,34 +112,57 @@ export class CdevDevice extends Device {
     return this.#id;
   }
 
-  /** Lets the device translate through an IOAS, or through a page table made by hand. @returns the id of the page table @throws VfioError: EBUSY while it is attached */
-  attach(table: Ioas | Hwpt): number {
-    if (this.#table === null) return this.#attach(table);
+  /**
+   * Lets the device, or its requests with a PASID, translate through an IOAS, or through a page table made by hand.
+   * @returns the id of the page table @throws VfioError: EBUSY while it is attached
+   */
+  attach(table: Ioas | Hwpt, { pasid }: AttachOptions = {}): number {
+    const now = this.#tableOf(pasid);
+    if (now === null) return this.#attach(table, pasid);
     throw new VfioError({
       code: 'EBUSY',
       request: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT',
-      why: `${this.label} is attached to ${this.#table.label}`,
+      why: `${this.#named(pasid)} is attached to ${now.label}`,
       field: 'pt_id',
       hint: 'replace() moves it without a moment of blocked DMA',
     });
   }
 
-  /** Moves the device: it translates through the old or the new at every moment, and on an error stays. @returns the id of the page table @throws VfioError */
-  replace(table: Ioas | Hwpt): number {
-    if (this.#table !== null) return this.#attach(table);
-    const why = `${this.label} is attached to nothing`;
+  /**
+   * Moves the device, or one PASID: it translates through the old or the new at every moment, and on an error stays.
+   * @returns the id of the page table @throws VfioError
+   */
+  replace(table: Ioas | Hwpt, { pasid }: AttachOptions = {}): number {
+    if (this.#tableOf(pasid) !== null) return this.#attach(table, pasid);
+    const why = `${this.#named(pasid)} is attached to nothing`;
     const request = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
     throw new VfioError({ code: 'EINVAL', request, why, field: 'pt_id', hint: 'attach() it first' });
   }
 
-  /** From now on its DMA and its MSIs are blocked. Detaching what is not attached does nothing. @throws VfioError */
-  detach(): void {
+  /**
+   * From now on its DMA and its MSIs are blocked, or what has this PASID. Detaching what is not attached does nothing; PASIDs stay when the device
+   * itself is detached. @throws VfioError
+   */
+  detach({ pasid }: AttachOptions = {}): void {
     const name = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
-    if (this.#table === null) return;
+    if (this.#tableOf(pasid) === null) return;
     this.assertOpen(name);
-    const bytes = vfio_device_detach_iommufd_pt.bytes({ argsz: vfio_device_detach_iommufd_pt.size });
+    const flags = pasid === undefined ? 0 : VFIO_DEVICE_DETACH_PASID;
+    const argsz = vfio_device_detach_iommufd_pt.size;
+    const bytes = vfio_device_detach_iommufd_pt.bytes({ argsz, flags, pasid: pasid ?? 0 });
     check(this.kernel, this.kernel.ioctl(this.fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, bytes), name);
-    this.#left();
+    this.#set(pasid, null);
+  }
+
+  /** Does it, or one of its PASIDs, translate through this table, or through one of this IOAS? */
+  uses(space: Ioas | Hwpt): boolean {
+    return [this.#table, ...this.#pasids.values()].some((table) => isOf(table, space));
+  }
+
+  /** Detaches whatever translates through this table, or through one of this IOAS. @throws VfioError */
+  detachFrom(space: Ioas | Hwpt): void {
+    for (const [pasid, table] of [...this.#pasids]) if (isOf(table, space)) this.detach({ pasid });
+    if (isOf(this.#table, space)) this.detach();
   }
 
   protected override smallestPage(): number {
@@ -130,25 +172,40 @@ export class CdevDevice extends Device {
   /** Closing the file silences the device, detaches and unbinds it (device_cdev.c `vfio_df_unbind_iommufd`). */
   protected override release(): void {
     super.release();
-    this.#left();
+    for (const pasid of [...this.#pasids.keys()]) this.#set(pasid, null);
+    this.#set(undefined, null);
     this.#iommufd?.deviceClosed(this);
   }
 
-  #attach(table: Ioas | Hwpt): number {
+  #attach(table: Ioas | Hwpt, pasid: number | undefined): number {
     const name = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
     this.assertOpen(name);
     table.assertOpen(name);
     const argsz = vfio_device_attach_iommufd_pt.size;
-    const bytes = vfio_device_attach_iommufd_pt.bytes({ argsz, pt_id: table.id });
+    const flags = pasid === undefined ? 0 : VFIO_DEVICE_ATTACH_PASID;
+    const bytes = vfio_device_attach_iommufd_pt.bytes({ argsz, flags, pt_id: table.id, pasid: pasid ?? 0 });
     const result = this.kernel.ioctl(this.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytes);
     const ioas = table instanceof Hwpt ? table.ioas : table;
-    check(this.kernel, result, name, (code) =>
-      this.kernel.refusal() === null ? explainAttach(code, this.groupNumber, ioas) : null,
-    );
-    if (this.#table !== table) this.#left();
-    this.#table = table;
-    table.deviceAttached(this);
+    check(this.kernel, result, name, (code) => {
+      if (this.kernel.refusal() !== null) return null;
+      return pasid === undefined
+        ? explainAttach(code, this.groupNumber, ioas)
+        : explainAttachPasid(code, this.groupNumber, pasid);
+    });
+    this.#set(pasid, table);
     return vfio_device_attach_iommufd_pt.get(bytes, 'pt_id');
+  }
+
+  /** @throws VfioError EINVAL for what is no PASID */
+  #tableOf(pasid: number | undefined): Ioas | Hwpt | null {
+    if (pasid === undefined) return this.#table;
+    if (Number.isInteger(pasid) && pasid > 0 && pasid < PASID_END) return this.#pasids.get(pasid) ?? null;
+    const why = `pasid ${pasid} is not between 1 and 2^20 - 1`;
+    throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', why, field: 'pasid' });
+  }
+
+  #named(pasid: number | undefined): string {
+    return pasid === undefined ? this.label : `PASID ${pasid} of ${this.label}`;
   }
 
   #uuid(token: string): UserBuffer {
@@ -158,11 +215,19 @@ export class CdevDevice extends Device {
     return memory;
   }
 
-  #left(): void {
-    this.#table?.deviceLeft(this);
-    this.#table = null;
+  /** What it translates through is another table now, and the tables know. */
+  #set(pasid: number | undefined, table: Ioas | Hwpt | null): void {
+    const old = this.#tableOf(pasid);
+    if (pasid === undefined) this.#table = table;
+    else if (table === null) this.#pasids.delete(pasid);
+    else this.#pasids.set(pasid, table);
+    if (old !== null && old !== table && ![this.#table, ...this.#pasids.values()].includes(old)) old.deviceLeft(this);
+    table?.deviceAttached(this);
   }
 }
+
+const isOf = (table: Ioas | Hwpt | null, space: Ioas | Hwpt): boolean =>
+  table !== null && (table === space || (table instanceof Hwpt && table.ioas === space));
 
 /** The 16 bytes of a UUID in the order of its text (lib/uuid.c `uuid_parse`). */
 function uuidBytes(text: string): Uint8Array {

@@ -47,6 +47,24 @@ export function explainBind(code: string, group: number): Explanation | null {
   }
 }
 
+export function explainAttachPasid(code: string, group: number, pasid: number): Explanation | null {
+  switch (code) {
+    case 'EINVAL': {
+      const why = `the page table, or that of requests without a PASID, was not made for PASIDs, or ${pasid} is more than device and IOMMU have`;
+      return { why, field: 'pt_id', hint: 'Hwpt.create(device, ioas, { pasid: true }) for both' };
+    }
+    case 'EBUSY':
+      return {
+        why: `PASID ${pasid} of group ${group} is attached already, or the device is being reset`,
+        field: 'pasid',
+      };
+    case 'EOPNOTSUPP':
+      return { why: `the IOMMU of group ${group} has no PASIDs for such a page table`, field: 'pasid' };
+    default:
+      return null;
+  }
+}
+
 /** A mapping that lies where the new device's group reserves is found by comparing the two lists. */
 export function explainAttach(code: string, group: number, ioas: Ioas): Explanation | null {
   if (code === 'EINVAL') {

@@ -10,6 +10,8 @@ import { Resource } from './resource.ts';
 export interface HwptOptions {
   /** Stage 2, for a guest that has its own stage 1. */
   readonly nestParent?: boolean;
+  /** For a device that uses PASIDs: all its tables have to be such. */
+  readonly pasid?: boolean;
   /** The IOMMU keeps in it what devices write: see {@link Hwpt.readDirty}. EOPNOTSUPP where it cannot (an SMMU without HTTU, VT-d in legacy mode). */
   readonly dirtyTracking?: boolean;
 }
@@ -31,9 +33,10 @@ export class Hwpt extends Resource {
   }
 
   /** A page table for what `ioas` maps, in the format of the IOMMU behind `device`, which must be bound. @throws VfioError */
-  static create(device: CdevDevice, ioas: Ioas, { nestParent = false, dirtyTracking = false }: HwptOptions = {}): Hwpt {
-    const parent = nestParent ? uapi.IOMMU_HWPT_ALLOC_NEST_PARENT : 0;
-    const flags = parent | (dirtyTracking ? uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0);
+  static create(device: CdevDevice, ioas: Ioas, options: HwptOptions = {}): Hwpt {
+    const parent = options.nestParent ? uapi.IOMMU_HWPT_ALLOC_NEST_PARENT : 0;
+    const dirty = options.dirtyTracking ? uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0;
+    const flags = parent | dirty | (options.pasid ? uapi.IOMMU_HWPT_ALLOC_PASID : 0);
     const fields = { flags, dev_id: device.id, pt_id: ioas.id };
     const name = 'IOMMU_HWPT_ALLOC';
     const { iommufd } = ioas;
@@ -108,7 +111,7 @@ export class Hwpt extends Resource {
   }
 
   protected override closeChildren(): void {
-    for (const device of [...this.#devices].reverse()) device.detach();
+    for (const device of [...this.#devices].reverse()) device.detachFrom(this);
   }
 
   protected override release(): void {

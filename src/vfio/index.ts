@@ -1,7 +1,7 @@
 /** The user's side of VFIO, on the `Kernel` port alone: the same on the simulated kernel and on real Linux. */
 
 export type { AddressSpace, DmaAccess, MapDmaOptions } from './address-space.ts';
-export { type BindOptions, CdevDevice } from './cdev-device.ts';
+export { type AttachOptions, type BindOptions, CdevDevice } from './cdev-device.ts';
 export { ConfigSpace } from './config-space.ts';
 export { Container } from './container.ts';
 export { Device, type DeviceInfo } from './device.ts';

@@ -212,7 +212,8 @@ export class Ioas extends Resource implements AddressSpace {
   }
 
   deviceLeft(device: CdevDevice): void {
-    this.#devices.delete(device);
+    // It may stay in a page table of this space: PASIDs have their own.
+    if (!device.uses(this)) this.#devices.delete(device);
   }
 
   /** Makes `child`, a page table of this space, close with it. */
@@ -222,7 +223,7 @@ export class Ioas extends Resource implements AddressSpace {
 
   /** Devices leave first, so that none of them does DMA into what is unmapped next. They stay open, and blocked. */
   protected override closeChildren(): void {
-    for (const device of [...this.#devices].reverse()) device.detach();
+    for (const device of [...this.#devices].reverse()) device.detachFrom(this);
     super.closeChildren();
   }
 
