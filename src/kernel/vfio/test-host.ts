@@ -3,6 +3,7 @@ import type { IommuDomain, ReservedRegion } from '../../ports/iommu.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import { SimKernelClient } from '../client.ts';
 import type { IommuGroup } from '../iommu/iommu-group.ts';
+import type { IommuOps } from '../iommufd/iommu-ops.ts';
 import { SimKernel } from '../kernel.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { ProcessOptions } from '../process.ts';
@@ -93,6 +94,8 @@ export class TestGroup implements IommuGroup {
   domain: IommuDomain;
   dmaOwner: object | null = null;
   isolated = true;
+  /** A driver that is not built in, when a test gives one. */
+  ops?: IommuOps;
   regions: ReservedRegion[] = [ARM_WINDOW];
   /** What the next attach answers, when not 0 (a device in reset, firmware's 1:1 map). */
   refuseAttach = 0;
