@@ -122,6 +122,7 @@ class FileCalls {
       if (open.file.nonseekable === true) return -ERRNO.ESPIPE;
       const offset = Number(BigInt.asIntN(64, call.wide(1)));
       const whence = call.int(2);
+      if (open.file.seek !== undefined) return open.file.seek(offset, whence);
       if (whence !== SEEK_SET && whence !== SEEK_CUR) return -ERRNO.EINVAL;
       const position = whence === SEEK_SET ? offset : open.position + offset;
       if (position < 0) return -ERRNO.EINVAL;
@@ -133,8 +134,10 @@ class FileCalls {
   fstat(call: SeccompListener): number {
     return this.onFile(call, 0, (process, open) => {
       const found = this.session.world.find(open.name, true);
-      if (found === null) return PROCEED;
-      const bytes = statBytes(factsOf(found.path, found.node));
+      const own = open.file.stat?.();
+      if (found === null && own === undefined) return PROCEED;
+      const plain = { inode: open.id, major: 0, minor: 0, links: 1 };
+      const bytes = statBytes(found === null ? { ...plain, ...own! } : factsOf(found.path, found.node));
       return process.memory.copyOut(call.argument(1), bytes) ? 0 : -ERRNO.EFAULT;
     });
   }

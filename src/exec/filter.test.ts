@@ -63,6 +63,16 @@ describe.each(['x64', 'arm64'])('the filter of %s', (architecture) => {
     expect(verdict(architecture, 'ioctl', [5, 0xae00])).toBe(ALLOW);
   });
 
+  it('stops when a file is cut short or gets a hole', () => {
+    expect(verdict(architecture, 'ftruncate', [5, 0])).toBe(NOTIFY);
+    expect([0, 1, 2, 3].map((mode) => verdict(architecture, 'fallocate', [5, mode, 0, 4096]))).toEqual([
+      ALLOW,
+      ALLOW,
+      NOTIFY,
+      NOTIFY,
+    ]);
+  });
+
   it('stops on offsets of a region on any descriptor', () => {
     expect(verdict(architecture, 'pread64', [5, 0, 4, 7n << 40n])).toBe(NOTIFY);
     expect(verdict(architecture, 'pwrite64', [5, 0, 4, (1n << 40n) - 1n])).toBe(ALLOW);

@@ -58,6 +58,8 @@ const DUPLICATE = [0, 1030];
 const MAP_FIXED = 0x10;
 /** MADV_DONTNEED, MADV_FREE, MADV_REMOVE, MADV_DONTNEED_LOCKED: pages go. */
 const DISCARD = [4, 8, 9, 24];
+/** FALLOC_FL_PUNCH_HOLE. */
+const PUNCH_HOLE = 2;
 /** The type byte of VFIO's and iommufd's requests: `;`. Those stop on any descriptor. */
 const VFIO_TYPE = 0x3b;
 
@@ -107,6 +109,15 @@ export function buildFilter({ audit, numbers }: CallTable, range: FdRange): Uint
     ['munmap', []],
     ['mremap', []],
     ['madvise', [{ code: LOAD, k: argument(2) }, ...anyOf(DISCARD)]],
+    // A file that is cut short loses pages that a device may have pinned.
+    ['ftruncate', []],
+    [
+      'fallocate',
+      [
+        { code: LOAD, k: argument(1) },
+        { code: ANY_BIT, k: PUNCH_HOLE, yes: 'notify', no: 'allow' },
+      ],
+    ],
     ...PATHS.map((name): [CallName, Step[]] => [name, []]),
   ];
   const program: number[][] = [

@@ -15,6 +15,8 @@ const PAGE = 4096;
 export interface PageSource extends MemoryBacking {
   /** Which object the first byte is of, and where in it: the same for all pins of one page. */
   readonly identity: { readonly object: string; readonly at: number };
+  /** [start, end), relative to the first byte, is about to go where it is: what it holds is kept here from now on. */
+  keep?(start: number, end: number): void;
   release(): void;
 }
 
@@ -55,6 +57,17 @@ export class FrameWindow implements MemoryBacking {
     this.list.splice(index, 1);
     this.allocator.give(frames.pa, frames.length);
     frames.source.release();
+  }
+
+  /** A file, by the name of its object, is about to lose the pages that lie wholly in [from, from + length). */
+  aboutToLose(object: string, from: number, length: number): void {
+    for (const { source, length: bytes } of this.list) {
+      const { identity } = source;
+      if (identity.object !== object) continue;
+      const start = Math.max(0, Math.ceil(from / PAGE) * PAGE - identity.at);
+      const end = Math.min(bytes, Math.floor((from + length) / PAGE) * PAGE - identity.at);
+      if (start < end) source.keep?.(start, end);
+    }
   }
 
   /** What a physical address is a byte of, or null: nothing is pinned there. */

@@ -1,4 +1,4 @@
-/** System calls by which a program lets go of memory: what is pinned of it is taken over before. */
+/** System calls by which a program lets go of memory, or a file of pages: what is pinned of it is taken over before. */
 import type { SeccompListener } from '../libc/seccomp.ts';
 import { type Handler, PROCEED } from './handler.ts';
 import type { CallName } from './numbers.ts';
@@ -9,5 +9,15 @@ export function memoryCalls(session: Session): Partial<Record<CallName, Handler>
     session.losing(call, call.argument(0), call.argument(1));
     return PROCEED;
   };
-  return { munmap: lose, mremap: lose, madvise: lose };
+  const cut = (call: SeccompListener, from: number, length: number): number => {
+    session.cutting(call, call.int(0), from, length);
+    return PROCEED;
+  };
+  return {
+    munmap: lose,
+    mremap: lose,
+    madvise: lose,
+    ftruncate: (call) => cut(call, call.argument(1), Number.POSITIVE_INFINITY),
+    fallocate: (call) => cut(call, call.argument(2), call.argument(3)),
+  };
 }

@@ -1,5 +1,5 @@
-/** A memfd of the program, as iommufd maps its pages (memfd_pin_folios). */
-import { fstatSync } from 'node:fs';
+/** A memfd of the program, or another file of shared memory, as iommufd maps its pages (memfd_pin_folios). */
+import { fstatSync, type Stats, statfsSync, statSync } from 'node:fs';
 import { type File, fileCount } from '../kernel/files.ts';
 import type { Libc } from '../libc/index.ts';
 import type { PinnedPages } from '../ports/process.ts';
@@ -8,6 +8,31 @@ import type { FrameWindow } from './frame-window.ts';
 import { SharedPages } from './page-sources.ts';
 
 const PAGE = 4096;
+/** Magic numbers of statfs: tmpfs, where memfds and shared memory are, and hugetlbfs. */
+const MEMORY = new Set([0x0102_1994, 0x9584_58f6]);
+
+/** Is the file behind a path of /proc of a kind that memfd_pin_folios takes? */
+export function isMemory(path: string): boolean {
+  try {
+    return MEMORY.has(statfsSync(path).type >>> 0);
+  } catch {
+    return false;
+  }
+}
+
+/** What a file is called in /proc/PID/maps: device and inode; null when there is none. */
+export function objectOf(path: string): string | null {
+  try {
+    return objectName(statSync(path));
+  } catch {
+    return null;
+  }
+}
+
+function objectName({ dev, ino }: Stats): string {
+  const hex = (value: number): string => value.toString(16).padStart(2, '0');
+  return `${hex((dev >>> 8) & 0xfff)}:${hex((dev & 0xff) | ((dev >>> 12) & 0xfff00))} ${ino}`;
+}
 
 export class MemoryFile implements File {
   readonly name: string;
@@ -24,10 +49,9 @@ export class MemoryFile implements File {
   }
 
   pin(offset: number, length: number, write: boolean): PinnedPages | number {
-    const { dev, ino, size } = fstatSync(this.fd);
-    if (offset + length > Math.ceil(size / PAGE) * PAGE) return -ERRNO.EINVAL;
-    const hex = (value: number): string => value.toString(16).padStart(2, '0');
-    const object = `${hex((dev >>> 8) & 0xfff)}:${hex((dev & 0xff) | ((dev >>> 12) & 0xfff00))} ${ino}`;
+    const facts = fstatSync(this.fd);
+    if (offset + length > facts.size) return -ERRNO.EINVAL;
+    const object = objectName(facts);
     const source = SharedPages.ofFile(this.libc, this.fd, object, offset, length, write);
     if (source === null) return -ERRNO.EINVAL;
     const frames = this.window.add(length, source);

@@ -18,6 +18,8 @@ export type CallName =
   | 'dup'
   | 'mremap'
   | 'madvise'
+  | 'ftruncate'
+  | 'fallocate'
   | 'fcntl'
   | 'readlink'
   | 'openat'
@@ -67,12 +69,14 @@ const X64: CallNumbers = {
   dup: 32,
   dup2: 33,
   fcntl: 72,
+  ftruncate: 77,
   readlink: 89,
   getxattr: 191,
   lgetxattr: 192,
   listxattr: 194,
   llistxattr: 195,
   openat: 257,
+  fallocate: 285,
   newfstatat: 262,
   readlinkat: 267,
   faccessat: 269,
@@ -102,6 +106,8 @@ const ARM64: CallNumbers = {
   lseek: 62,
   read: 63,
   write: 64,
+  ftruncate: 46,
+  fallocate: 47,
   readv: 65,
   writev: 66,
   pread64: 67,

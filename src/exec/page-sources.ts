@@ -16,6 +16,8 @@ export class SharedPages implements PageSource {
   /** Bytes that are mapped in front of the first one. */
   private readonly before: number;
   private bytes: Uint8Array | null = null;
+  /** What the file has lost since, sorted: relative to the first byte. */
+  private readonly kept: { readonly start: number; readonly end: number; readonly bytes: Uint8Array }[] = [];
 
   readonly identity: { readonly object: string; readonly at: number };
 
@@ -58,13 +60,43 @@ export class SharedPages implements PageSource {
   }
 
   read(offset: number, into: Uint8Array): boolean {
-    into.set(this.view().subarray(offset, offset + into.length));
+    if (this.kept.length === 0) into.set(this.view().subarray(offset, offset + into.length));
+    else this.each(offset, into.length, (bytes, done) => into.set(bytes, done));
     return true;
   }
 
   write(offset: number, from: Uint8Array): boolean {
-    this.view().set(from, offset);
+    if (this.kept.length === 0) this.view().set(from, offset);
+    else this.each(offset, from.length, (bytes, done) => bytes.set(from.subarray(done, done + bytes.length)));
     return true;
+  }
+
+  /** The file is about to lose these pages. What is kept already stays as it is: the file's new pages there are others. */
+  keep(start: number, end: number): void {
+    const known = [...this.kept, { start: end, end, bytes: new Uint8Array(0) }];
+    let at = start;
+    for (const piece of known) {
+      if (piece.end <= at && piece.start < end) continue;
+      const stop = Math.min(piece.start, end);
+      if (stop > at) this.kept.push({ start: at, end: stop, bytes: this.view().slice(at, stop) });
+      at = Math.max(at, piece.end);
+      if (at >= end) break;
+    }
+    this.kept.sort((a, b) => a.start - b.start);
+  }
+
+  /** The bytes of a range in pieces, each where it is now. */
+  private each(offset: number, length: number, piece: (bytes: Uint8Array, done: number) => void): void {
+    for (let done = 0; done < length; ) {
+      const at = offset + done;
+      const kept = this.kept.find(({ start, end }) => start <= at && at < end);
+      const next = kept?.end ?? this.kept.find(({ start }) => start > at)?.start ?? Number.POSITIVE_INFINITY;
+      const stop = Math.min(offset + length, next);
+      const bytes =
+        kept === undefined ? this.view().subarray(at, stop) : kept.bytes.subarray(at - kept.start, stop - kept.start);
+      piece(bytes, done);
+      done += bytes.length;
+    }
   }
 
   release(): void {

@@ -14,7 +14,7 @@ import type { ForeignProcess } from './foreign-process.ts';
 import { FrameWindow } from './frame-window.ts';
 import { IommufdTest } from './iommufd-mock/test-cmd.ts';
 import { MappedPages } from './mapped-pages.ts';
-import { MemoryFile } from './memory-file.ts';
+import { isMemory, MemoryFile, objectOf } from './memory-file.ts';
 import { type OpenFile, OpenFiles } from './open-files.ts';
 import { ProgramEventFd, type Waiter } from './program-eventfd.ts';
 import { RegisterAccess } from './register-access.ts';
@@ -125,6 +125,7 @@ export class Session {
   settle(): void {
     this.host.machine.work.drain();
     this.bars.follow();
+    this.files.followPolls();
   }
 
   opened(path: string): void {
@@ -154,6 +155,13 @@ export class Session {
     this.tracees.withPins(call.pid)?.memory.aboutToLose(start, length);
   }
 
+  /** The program is about to take [from, from + length) out of a file: pages of it that are pinned are taken over first. */
+  cutting(call: SeccompListener, fd: number, from: number, length: number): void {
+    if (this.window.pinned === 0) return;
+    const object = objectOf(`/proc/${call.pid}/fd/${fd}`);
+    if (object !== null) this.window.aboutToLose(object, from, length);
+  }
+
   /** A descriptor of the program as the kernel's file: simulated, an eventfd, or something that is neither; null when it is not open. */
   private lookup(process: ForeignProcess, fd: number): File | null {
     if (this.inHand !== null && this.inHand.fd === fd) return this.inHand.open.file;
@@ -161,7 +169,7 @@ export class Session {
     if (target === null) return null;
     const open = this.files.named(target);
     if (open !== null) return open.file;
-    if (target.startsWith('/memfd:')) {
+    if (target.startsWith('/') && isMemory(`/proc/${process.tgid}/fd/${fd}`)) {
       const copy = this.pidfds.getfd(process.pidfd, fd);
       if (copy < 0) return null;
       const made = new MemoryFile(this.libc, this.window, target, copy);
