@@ -6,6 +6,7 @@ import type { UserBuffer } from '../../ports/kernel.ts';
 import * as uapi from '../../uapi/iommufd.ts';
 import { allocate, READ, WRITE } from './testing.ts';
 import { CdevLab } from './testing-machine.ts';
+import { IOVA, PasidLab } from './testing-pasid.ts';
 
 const K = 1024;
 const M = K * K;
@@ -117,7 +118,7 @@ describe('IOMMU_HWPT_SET_DIRTY_TRACKING', () => {
     ['off', { flags: 0 }, 0],
   ];
   const { set, iommufd } = tracked();
-  it.each(rows)('%s', (_, fields, answer) => {
+  it.each(rows)('%s: %o is %s', (_, fields, answer) => {
     expect(set(fields)).toBe(answer);
   });
 
@@ -326,6 +327,37 @@ describe('blocks', () => {
     bitmap.bytes.fill(0);
     expect(get(iova, 4 * M, { page_size: 64 * K, data: bitmap.address + PAGE - 4 })).toBe(0);
     expect(bits(bitmap.bytes)).toEqual(range((PAGE - 4) * 8 + 32, (PAGE - 4) * 8 + 64));
+  });
+});
+
+describe('PASIDs', () => {
+  it('DMA dirties the page table of the PASID that it names', () => {
+    const lab = new PasidLab({ machine: { iommu: { ...SMMU, ssidBits: 8 } } });
+    const { iommufd, client } = lab;
+    expect(lab.bind(0)).toBe(1);
+    const [own, other] = [lab.space(TRACKED | PASID), lab.space(TRACKED | PASID)];
+    expect(iommufd.attach(lab.devices[0]!, Number(own.hwpt))).toBe(own.hwpt);
+    expect(iommufd.attachPasid(lab.devices[0]!, 3, Number(other.hwpt))).toBe(other.hwpt);
+    const bitmap = allocate(client, PAGE);
+    const dirty = (): number[] =>
+      [own, other].map(({ hwpt: hwpt_id }) => {
+        bitmap.bytes.fill(0);
+        const fields = { hwpt_id: Number(hwpt_id), iova: IOVA, length: PAGE, page_size: PAGE, data: bitmap.address };
+        const { result } = iommufd.call(uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, uapi.iommu_hwpt_get_dirty_bitmap, fields);
+        expect(result).toBe(0);
+        return bitmap.bytes[0]!;
+      });
+    expect([dirty(), dirty()]).toEqual([
+      [1, 1],
+      [0, 0],
+    ]);
+    lab.dma(0, IOVA, 1, 3);
+    expect(dirty()).toEqual([0, 1]);
+    lab.dma(0, IOVA, 2);
+    expect(dirty()).toEqual([1, 0]);
+    expect(iommufd.attachPasid(lab.devices[0]!, 3, Number(own.hwpt))).toBe(own.hwpt);
+    lab.dma(0, IOVA, 3, 3);
+    expect(dirty()).toEqual([1, 0]);
   });
 });
 
