@@ -25,7 +25,6 @@ const DIFFERENT: Readonly<Record<string, string>> = {
   'config: first 64 bytes': 'BARs lie elsewhere; INTERRUPT_LINE is what firmware or pci_assign_irq wrote',
   'config: COMMAND after': 'QEMU’s edu does not let the parity bit be set, the model does',
   'regions: COMMAND after open': 'the firmware of QEMU’s x86 machine leaves I/O and SERR on',
-  'FEATURE 11': 'CONFIG_VFIO_PCI_DMABUF of Debian; dma-buf is not built here',
   'IOEVENTFD other data': 'one eventfd, one consumer inside of the simulated kernel',
   'IOEVENTFD off, other data': 'follows from the one before',
   'nvme: regions: BAR 0': 'a capture has no registers',
