@@ -170,9 +170,15 @@ describe('reading titles', () => {
       describe('outer (', () => {
         it("isn't \\"this\\"", () => call('it('));
         it.each([['a)', 1]])('row %s', () => {}); // it('no')
+        it.each<[name: string, Init<typeof x>]>([['b', {}]])('typed %s', () => {});
       });
       it(\`alone\`, () => {});
       const unit = submit('none');`;
-    expect(titlesIn(source)).toEqual(['outer ( > isn\'t "this"', "outer ( > row %s [[['a)', 1]]]", 'alone']);
+    expect(titlesIn(source)).toEqual([
+      'outer ( > isn\'t "this"',
+      "outer ( > row %s [[['a)', 1]]]",
+      "outer ( > typed %s [[['b', {}]]]",
+      'alone',
+    ]);
   });
 });

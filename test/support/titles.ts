@@ -22,7 +22,7 @@ export function testTitles(root: string, folders: readonly string[]): TestTitle[
   );
 }
 
-const CALL = /\b(describe|it|test)(\.each)?\(/y;
+const CALL = /\b(describe|it|test)(\.each(?:<[^()]*>)?)?\(/y;
 
 export function titlesIn(source: string): string[] {
   const open: { readonly title: string; readonly end: number }[] = [];

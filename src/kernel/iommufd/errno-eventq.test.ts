@@ -57,7 +57,7 @@ describe('errno of FAULT_QUEUE_ALLOC', () => {
     expect([alloc(host, 1), alloc(host)]).toEqual(['EOPNOTSUPP flags', expect.stringMatching(/^EMFILE/)]);
   });
 
-  it('IOMMU_FAULT_QUEUE_ALLOC: EMFILE no descriptor is free, before EFAULT; neither leaves an object', () => {
+  it('IOMMU_FAULT_QUEUE_ALLOC: EMFILE no descriptor is free, then EFAULT the struct cannot be written; neither leaves an object', () => {
     const { client, iommufd } = attachedHost();
     const address = readOnlyPage(client, uapi.iommu_fault_alloc.bytes({ size: 16 }));
     const raw = () => ioctlAt(client, iommufd.fd, uapi.IOMMU_FAULT_QUEUE_ALLOC, address);

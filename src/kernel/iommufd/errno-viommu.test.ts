@@ -134,7 +134,7 @@ describe('errno of VEVENTQ_ALLOC', () => {
     expect(named(guest, guest.queue(fields).result)).toBe(expected);
   });
 
-  it('IOMMU_VEVENTQ_ALLOC: EMFILE no descriptor is free, before EFAULT; neither leaves a queue', () => {
+  it('IOMMU_VEVENTQ_ALLOC: EMFILE no descriptor is free, then EFAULT the struct cannot be written; neither leaves a queue', () => {
     const { client } = guest.lab;
     const bytes = uapi.iommu_veventq_alloc.bytes({ size: 32, viommu_id: guest.viommu, type: 8, veventq_depth: 1 });
     const address = readOnlyPage(client, bytes);
