@@ -4,6 +4,8 @@ import { CapabilityId } from '../src/arch/pci/index.ts';
 import { command, Op, TLBI } from '../src/arch/smmuv3/index.ts';
 import { BellRegister } from '../src/devices/index.ts';
 import type { HostFunction } from '../src/machine/pci/function.ts';
+import { IOMMU_OPTION_SW_MSI_SIZE, IOMMU_OPTION_SW_MSI_START } from '../src/uapi/belfry.ts';
+import { IOMMU_OPTION, IOMMU_OPTION_OP_SET, iommu_option } from '../src/uapi/iommufd.ts';
 import { Ioas, Iommufd, Nested, openDevice, VfioError } from '../src/vfio/index.ts';
 import { countsOf, during } from './support/counts.ts';
 import { DEVICE, type TestHostOptions, testHost } from './support/host.ts';
@@ -212,6 +214,74 @@ describe('by PREPARE, as posted for Linux', () => {
   it('is what a choice takes where the kernel has it', () => {
     expect(bed({ abi: 'belfry' }).attach().doorbell.set({ iova: IOVA }).by).toBe('prepare');
     expect(bed({ abi: 'linux-7.2' }).attach().doorbell.set({ iova: IOVA }).by).toBe('table');
+  });
+});
+
+describe('with the window moved (IOMMU_OPTION_SW_MSI_START and _SIZE)', () => {
+  const MOVED = 0x4000_0000;
+  const window = { start: MOVED, end: MOVED + 2 ** 20 - 1 };
+
+  function moved(options: TestHostOptions = {}) {
+    const made = bed({ abi: 'belfry', ...options });
+    const { device, ioas, iommufd } = made;
+    device.detach();
+    for (const [option_id, val64] of [
+      [IOMMU_OPTION_SW_MSI_START, MOVED],
+      [IOMMU_OPTION_SW_MSI_SIZE, 1],
+    ] as const) {
+      const fields = { option_id, op: IOMMU_OPTION_OP_SET, object_id: device.id, val64 };
+      iommufd.request('IOMMU_OPTION', IOMMU_OPTION, iommu_option, fields);
+    }
+    device.attach(ioas);
+    const ring = (vector: number) =>
+      during(made.tap, () => {
+        made.fn.raise(vector);
+        made.kernel.settle();
+      });
+    return { ...made, ring };
+  }
+
+  it('stage 1 maps it to itself, and the driver’s window is free for anything', () => {
+    const { device, ioas, ring, addresses, dma } = moved();
+    const buffer = ioas.mapDma({ length: PAGE, iova: WINDOW });
+    const nested = Nested.attach(device, ioas, { streamId: VSID, window });
+    expect([nested.windows, nested.lookup(MOVED), nested.lookup(WINDOW)]).toEqual([[window], MOVED, null]);
+    const { vectors } = device.msix.enable(3);
+    expect(addresses()).toEqual([MOVED + 0x40, MOVED + 0x40, MOVED + 0x40]);
+    expect([ring(2).lost, vectors[2]!.take()]).toEqual([{}, 1]);
+    nested.map(WINDOW, WINDOW, PAGE);
+    expect([dma(WINDOW + 0x40, 0x5a), buffer.bytes[0x40]]).toEqual([true, 0x5a]);
+  });
+
+  it.each(['prepare', 'table'] as const)('an IOVA of its own by %s: onto the moved window’s page', (by) => {
+    const { device, ioas, ring, addresses, iommufd, left } = moved();
+    const nested = Nested.attach(device, ioas, { streamId: VSID, window });
+    expect(nested.doorbell.set({ iova: IOVA, by })).toMatchObject({ iova: IOVA, window: MOVED, by });
+    const { vectors } = nested.doorbell.enable(3);
+    expect([addresses(), nested.lookup(IOVA + 0x40)]).toEqual([Array(3).fill(IOVA + 0x40), MOVED + 0x40]);
+    expect([ring(0).lost, ring(1).lost, vectors[0]!.take(), vectors[1]!.take()]).toEqual([{}, {}, 1, 1]);
+    iommufd.close();
+    expect(left()).toEqual([0, 0]);
+  });
+
+  it('plain MSI by PREPARE', () => {
+    const { device, ioas, ring, dev } = moved({ options: { msix: 0, msi: 2 } });
+    const nested = Nested.attach(device, ioas, { streamId: VSID, window });
+    expect(nested.doorbell.set({ kind: 'msi', iova: IOVA })).toMatchObject({ window: MOVED, by: 'prepare' });
+    const { vectors } = device.msi.enable(2);
+    expect([msiMessage(dev).address, ring(1).lost, vectors[1]!.take()]).toEqual([IOVA + 0x40, {}, 1]);
+  });
+
+  it('not told of it, MSI-X finds it in the table of the vectors; without a doorbell they are lost, and recorded', () => {
+    const { device, ioas, ring } = moved();
+    const nested = Nested.attach(device, ioas, { streamId: VSID });
+    device.msix.enable(3);
+    expect(ring(0).lost).toEqual({ IOMMU_FAULT: 1 });
+    expect(nested.events()).toMatchObject([{ name: 'F_TRANSLATION', streamId: VSID, input: BigInt(MOVED + 0x40) }]);
+    device.msix.disable();
+    expect(nested.doorbell.set({ iova: IOVA })).toMatchObject({ window: MOVED });
+    const { vectors } = nested.doorbell.enable(3);
+    expect([ring(0).lost, vectors[0]!.take()]).toEqual([{}, 1]);
   });
 });
 

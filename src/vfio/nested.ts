@@ -18,6 +18,8 @@ export interface NestedOptions {
   readonly streamId?: number;
   /** Events that the queue holds; left out: 64. */
   readonly events?: number;
+  /** Where IOMMU_OPTION_SW_MSI_START and _SIZE moved the device's window for doorbells; left out: where sysfs tells. */
+  readonly window?: IovaRange;
 }
 
 /** Stages of 48 bits; no IOVA beyond them is needed. */
@@ -47,18 +49,26 @@ export class Nested extends Resource {
   readonly doorbell: NestedDoorbell;
   readonly #registers: SmmuRegisters;
   readonly #streamId: number;
+  readonly #window: IovaRange | null;
   #smmu: VirtualSmmu | null = null;
   #tables: Stage1Tables | null = null;
   readonly #free: TablePage[] = [];
   /** The stage 2, and the stage 1 over it. */
   readonly #made = new Set<unknown>();
 
-  private constructor(device: CdevDevice, ioas: Ioas, registers: SmmuRegisters, streamId: number) {
+  private constructor(
+    device: CdevDevice,
+    ioas: Ioas,
+    registers: SmmuRegisters,
+    streamId: number,
+    window: IovaRange | null,
+  ) {
     super();
     this.device = device;
     this.ioas = ioas;
     this.#registers = registers;
     this.#streamId = streamId;
+    this.#window = window;
     this.doorbell = new NestedDoorbell(this);
   }
 
@@ -70,8 +80,10 @@ export class Nested extends Resource {
    * @throws VfioError, with everything closed that was made here and the device detached: EOPNOTSUPP on an IOMMU that is no
    * SMMUv3, on one without both stages, and on one with neither S2FWB nor CANWBS
    */
-  static attach(device: CdevDevice, ioas: Ioas, { streamId = 0, events = 64 }: NestedOptions = {}): Nested {
-    const nested = ioas.own(new Nested(device, ioas, smmuRegisters(ioas.iommufd, device), streamId));
+  static attach(device: CdevDevice, ioas: Ioas, options: NestedOptions = {}): Nested {
+    const { streamId = 0, events = 64, window = null } = options;
+    const registers = smmuRegisters(ioas.iommufd, device);
+    const nested = ioas.own(new Nested(device, ioas, registers, streamId, window));
     try {
       nested.#attach(events);
       return nested;
@@ -95,8 +107,9 @@ export class Nested extends Resource {
     return this.#open('granule').tables.granule;
   }
 
-  /** Where the kernel may have its doorbells, as sysfs tells. */
+  /** Where the kernel may have its doorbells: as it was told, else as sysfs tells, which knows of the driver's window alone. */
   get windows(): readonly IovaRange[] {
+    if (this.#window !== null) return [this.#window];
     return this.device.reservedRegions.filter(({ type }) => type === 'msi');
   }
 
