@@ -146,6 +146,11 @@ export class Tracer {
         this.ptrace.detach(thread, 0);
         this.drop(thread);
         return;
+      case PtraceEvent.EXIT:
+        // It ends untraced: a parent that a pidfd told of the end must find it by waitpid at once, and not only after its tracer did.
+        this.ptrace.detach(thread, 0);
+        this.drop(thread);
+        return;
       case PtraceEvent.STOP:
         if (signal !== SIGTRAP) {
           this.ptrace.listen(thread);

@@ -17,9 +17,9 @@ const GETSIGINFO = 0x4202;
 const GETREGSET = 0x4204;
 const SETREGSET = 0x4205;
 
-/** PTRACE_O_TRACEFORK, VFORK, CLONE and EXEC. */
-export const FOLLOW = 0x02 | 0x04 | 0x08 | 0x10;
-export const PtraceEvent = { FORK: 1, VFORK: 2, CLONE: 3, EXEC: 4, STOP: 128 } as const;
+/** PTRACE_O_TRACEFORK, VFORK, CLONE, EXEC and EXIT. */
+export const FOLLOW = 0x02 | 0x04 | 0x08 | 0x10 | 0x40;
+export const PtraceEvent = { FORK: 1, VFORK: 2, CLONE: 3, EXEC: 4, EXIT: 6, STOP: 128 } as const;
 /** Sets of registers (linux/elf.h). */
 export const NT_PRSTATUS = 1;
 export const NT_PRFPREG = 2;
