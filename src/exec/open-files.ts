@@ -1,12 +1,16 @@
 /**
- * What a program holds in place of a simulated open file: an open memfd of its own, whose name says which file it stands for. The real kernel follows
- * dup, fork, exec, close, passing over sockets and death; /proc shows the name behind any descriptor, and inotify tells when the last one is gone.
+ * What a program holds in place of a simulated open file: an open memfd of its own, whose name says which file it stands for, or a pipe where it may
+ * wait for the file. The real kernel follows dup, fork, exec, close, passing over sockets and death; /proc shows the name behind any descriptor, and
+ * inotify tells when the last one is gone.
  */
 import { randomBytes } from 'node:crypto';
 import { type File, fget, fput } from '../kernel/files.ts';
 import { type Libc, O_RDWR } from '../libc/index.ts';
-import { IN_CLOSE_WRITE, type Inotify } from '../libc/inotify.ts';
+import { IN_CLOSE, type Inotify } from '../libc/inotify.ts';
 import type { Links } from '../libc/links.ts';
+import { PollPipe } from './poll-pipe.ts';
+
+const EPOLLOUT = 4;
 
 export interface OpenFile {
   readonly id: number;
@@ -19,6 +23,19 @@ export interface OpenFile {
   position: number;
 }
 
+/** A stand-in that is about to be given. */
+interface StandIn {
+  readonly fd: number;
+  readonly backing: number;
+  readonly pipe: PollPipe | null;
+}
+
+interface Polled {
+  readonly open: OpenFile;
+  readonly pipe: PollPipe;
+  readonly link: string;
+}
+
 export class OpenFiles {
   private readonly libc: Libc;
   private readonly inotify: Inotify;
@@ -27,6 +44,8 @@ export class OpenFiles {
   private readonly pattern = new RegExp(`^/memfd:${this.mark}(\\d+) `);
   private readonly byId = new Map<number, OpenFile>();
   private readonly byWatch = new Map<number, OpenFile>();
+  /** Those that programs wait for, by what /proc calls their stand-in. */
+  private readonly byLink = new Map<string, Polled>();
   /** By thread and descriptor. */
   private readonly remembered = new Map<number, OpenFile>();
   /** Called when a file is about to be released. */
@@ -51,6 +70,34 @@ export class OpenFiles {
     this.forgetDescriptors();
     const id = this.nextId;
     this.nextId += 1;
+    // What a program maps has bytes, and is ready whenever it looks.
+    const waits = file.poll !== undefined && file.mmap === undefined;
+    const made = waits ? this.pipe(file) : this.memfd(file, id);
+    if (typeof made === 'number') return made;
+    const { fd, backing, pipe } = made;
+    const watch = this.inotify.watch(`/proc/self/fd/${fd}`, IN_CLOSE);
+    const link = this.links.read(`/proc/self/fd/${fd}`);
+    const given = watch < 0 ? watch : give(fd);
+    if (given >= 0) {
+      const open: OpenFile = { id, file, name: file.name, backing, position: 0 };
+      fget(file);
+      this.byId.set(id, open);
+      this.byWatch.set(watch, open);
+      if (pipe !== null && link !== null) this.byLink.set(link, { open, pipe, link });
+    } else {
+      if (watch >= 0) this.inotify.forget(watch);
+      if (backing >= 0) this.libc.close(backing);
+    }
+    this.libc.close(fd);
+    return given;
+  }
+
+  /** Programs that wait for a file find it as its poll says now. */
+  followPolls(): void {
+    for (const { open, pipe } of this.byLink.values()) pipe.follow(open.file.poll?.() ?? 0);
+  }
+
+  private memfd(file: File, id: number): StandIn | number {
     const created = this.libc.memfd(`${this.mark}${id}`, 0);
     if (created < 0) return created;
     // An open file of its own: the first one came without the notification of its close.
@@ -59,20 +106,12 @@ export class OpenFiles {
     const mappable = file.kind === 'device' || file.kind === 'iommufd';
     const backing = mappable && fd >= 0 ? created : -1;
     if (backing < 0) this.libc.close(created);
-    if (fd < 0) return fd;
-    const watch = this.inotify.watch(`/proc/self/fd/${fd}`, IN_CLOSE_WRITE);
-    const given = watch < 0 ? watch : give(fd);
-    if (given >= 0) {
-      const open: OpenFile = { id, file, name: file.name, backing, position: 0 };
-      fget(file);
-      this.byId.set(id, open);
-      this.byWatch.set(watch, open);
-    } else {
-      if (watch >= 0) this.inotify.forget(watch);
-      if (backing >= 0) this.libc.close(backing);
-    }
-    this.libc.close(fd);
-    return given;
+    return fd < 0 ? fd : { fd, backing, pipe: null };
+  }
+
+  private pipe(file: File): StandIn | number {
+    const pipe = PollPipe.open(this.libc, ((file.poll?.() ?? 0) & EPOLLOUT) !== 0);
+    return typeof pipe === 'number' ? pipe : { fd: pipe.fd, backing: pipe.backing, pipe };
   }
 
   /** The simulated file behind a descriptor of a thread, or null. Remembered until `forgetDescriptors`. */
@@ -97,6 +136,7 @@ export class OpenFiles {
 
   /** The file that a path of /proc (a descriptor's target, a mapping's) stands for, or null. */
   named(path: string): OpenFile | null {
+    if (path.startsWith('pipe:')) return this.byLink.get(path)?.open ?? null;
     const found = this.pattern.exec(path);
     return found === null ? null : (this.byId.get(Number(found[1])) ?? null);
   }
@@ -128,6 +168,7 @@ export class OpenFiles {
     this.byWatch.delete(watch);
     this.forgetDescriptors();
     this.byId.delete(open.id);
+    for (const polled of this.byLink.values()) if (polled.open === open) this.byLink.delete(polled.link);
     this.inotify.forget(watch);
     this.onRelease(open);
     if (open.backing >= 0) this.libc.close(open.backing);

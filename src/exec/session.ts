@@ -126,6 +126,7 @@ export class Session {
     this.host.machine.work.drain();
     this.bars.follow();
     this.files.followPolls();
+    this.files.followPolls();
   }
 
   opened(path: string): void {

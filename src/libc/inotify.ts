@@ -4,7 +4,8 @@ import type { Libc } from './libc.ts';
 import { cLibrary } from './library.ts';
 
 const IN_NONBLOCK_CLOEXEC = 0x800 | 0x8_0000;
-export const IN_CLOSE_WRITE = 0x8;
+/** IN_CLOSE_WRITE or IN_CLOSE_NOWRITE: of what was open for writing, and of what was not. */
+export const IN_CLOSE = 0x18;
 const BYTES = 4096;
 
 export class Inotify {
