@@ -126,7 +126,6 @@ export class Session {
     this.host.machine.work.drain();
     this.bars.follow();
     this.files.followPolls();
-    this.files.followPolls();
   }
 
   opened(path: string): void {
