@@ -108,6 +108,7 @@ const ELSEWHERE: readonly (readonly [what: string, ...words: string[]])[] = [
     'GET_PCI_HOT_RESET_INFO',
     'EFAULT, EINVAL argsz, ENODEV, ENOSPC',
   ],
+  ['hot reset: EFAULT the list of what is asked', 'GET_PCI_HOT_RESET_INFO', 'EFAULT the list cannot be written'],
   ['hot reset: ids of an iommufd', 'GET_PCI_HOT_RESET_INFO', 'ids of its iommufd, OWNED'],
   [
     'hot reset: EINVAL a count on the cdev path, and a device of somebody else',

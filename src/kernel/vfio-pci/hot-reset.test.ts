@@ -55,6 +55,18 @@ describe('GET_PCI_HOT_RESET_INFO', () => {
     expect([ask(11), ask(12)]).toEqual(['EINVAL', 'ENODEV']);
   });
 
+  it('EFAULT the list cannot be written: the header stays as it was', () => {
+    const { client, fd } = setUp();
+    const page = client.allocate(4096);
+    if (typeof page === 'number') throw new Error('no memory');
+    const at = page.length - uapi.vfio_pci_hot_reset_info.size;
+    uapi.vfio_pci_hot_reset_info.write(page.bytes, { argsz: 4096, count: 77 }, at);
+    const { syscalls } = client.kernel;
+    const request = uapi.VFIO_DEVICE_GET_PCI_HOT_RESET_INFO;
+    expect(syscalls.ioctl(client.process, fd, request, BigInt(page.address + at))).toBe(-14);
+    expect(uapi.vfio_pci_hot_reset_info.read(page.bytes, at)).toMatchObject({ argsz: 4096, count: 77 });
+  });
+
   it('a device that is open by itself: ids of its iommufd, OWNED while all are its own or of its groups', () => {
     const { info, host, bus } = setUp();
     const context = {};

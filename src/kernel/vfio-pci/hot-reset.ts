@@ -52,7 +52,7 @@ export class HotReset {
     if (typeof filled === 'number') return filled;
     layout.write(head, { argsz, flags: filled.flags, count: members.length });
     const copied =
-      process.memory.copyOut(argument, head) && process.memory.copyOut(argument + layout.size, filled.devices);
+      process.memory.copyOut(argument + layout.size, filled.devices) && process.memory.copyOut(argument, head);
     return copied ? 0 : this.unwritable();
   }
 
