@@ -275,6 +275,29 @@ describe('a program that maps registers', () => {
 const qemu =
   why ?? (spawnSync('qemu-system-x86_64', ['--version']).status === 0 ? null : 'qemu-system-x86_64 is not here');
 
+describe('a program that waits for page faults', () => {
+  const program = why === null ? compiled('dynamic', 'fault-program') : null;
+  const reason = why ?? (program === null ? 'gcc cannot build it' : null);
+
+  it.skipIf(reason !== null)(title('finds the queue readable while one waits, and sleeps meanwhile', reason), () => {
+    const { out, status } = run(['--quiet', '--iommufd-test', '--', program ?? '']);
+    expect(status).toBe(0);
+    // POLLIN 1, POLLOUT 4 (eventq.c iommufd_eventq_fops_poll); a record has 40 bytes, an answer 8; ESPIPE: nonseekable_open.
+    expect(out.split('\n')).toEqual([
+      'nested 0',
+      'replace 0',
+      'quiet 4',
+      'fault 5',
+      'read 40 group 7, now 4',
+      'answer 8',
+      'seek -1',
+      'child woke for 1, events 1',
+      'child read 40 group 8',
+      '',
+    ]);
+  });
+});
+
 describe('QEMU', () => {
   it.skipIf(qemu !== null)(title('has the device in its guest, through its own vfio-pci', qemu), () => {
     const argv = ['-M', 'q35', '-accel', 'tcg', '-m', '64', '-display', 'none', '-monitor', 'stdio'];
