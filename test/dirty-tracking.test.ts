@@ -8,11 +8,11 @@ import { DEVICE, testHost } from './support/host.ts';
 const PAGE = 4096;
 const M = 2 ** 20;
 
-function owner(preset: PresetName = 'arm-its', dirtyTracking = true) {
+function owner(preset: PresetName = 'arm-its', dirtyTracking = true, hugePages = true) {
   const host = testHost(preset, { device: 'edu', options: { dmaMask: 2 ** 40 - 1 } });
   const { kernel } = host.process();
   const iommufd = Iommufd.open(kernel);
-  const ioas = Ioas.create(iommufd);
+  const ioas = Ioas.create(iommufd, { hugePages });
   const device = CdevDevice.open(kernel, DEVICE);
   device.bind(iommufd);
   const hwpt = Hwpt.create(device, ioas, { dirtyTracking });
@@ -94,6 +94,20 @@ describe('a page table that tracks', () => {
       }
     }
     iommufd.close();
+  });
+
+  it('a block is told as a whole, and page by page where the IOAS has no huge pages', () => {
+    for (const [hugePages, told] of [
+      [true, [[0x4000_0000, 2 * M]]],
+      [false, [[0x4000_5000, PAGE]]],
+    ] as const) {
+      const { iommufd, ioas, hwpt, dma } = owner('arm-its', true, hugePages);
+      ioas.mapDma({ length: 4 * M, iova: 0x4000_0000 });
+      hwpt.setDirtyTracking(true);
+      dma(0x4000_5000, 8, true);
+      expect(plain(hwpt.readDirty())).toEqual(told);
+      iommufd.close();
+    }
   });
 
   it('interrupts through the doorbell are none of its pages, and go on arriving', () => {

@@ -22,7 +22,7 @@ export {
   Interrupts,
   type InterruptsInfo,
 } from './interrupts.ts';
-export { type CopyOptions, Ioas, type MapFileOptions } from './ioas.ts';
+export { type CopyOptions, Ioas, type IoasOptions, type MapFileOptions } from './ioas.ts';
 export { type IommuInfo, type IovaRange, parseIommuInfo } from './iommu-info.ts';
 export { Iommufd } from './iommufd.ts';
 export type { IrqAction, IrqData } from './irq-set.ts';

@@ -13,6 +13,11 @@ import type { IovaRange } from './iommu-info.ts';
 import type { Iommufd } from './iommufd.ts';
 import { Resource } from './resource.ts';
 
+export interface IoasOptions {
+  /** False: every page is mapped by itself, and is dirty by itself (IOMMU_OPTION_HUGE_PAGES). Default true. */
+  readonly hugePages?: boolean;
+}
+
 /** Where a copy goes and what it allows. */
 export interface CopyOptions {
   /** Left out: the kernel's choice. */
@@ -55,9 +60,14 @@ export class Ioas extends Resource implements AddressSpace {
   }
 
   /** @throws VfioError */
-  static create(iommufd: Iommufd): Ioas {
+  static create(iommufd: Iommufd, { hugePages = true }: IoasOptions = {}): Ioas {
     const answer = iommufd.request('IOMMU_IOAS_ALLOC', uapi.IOMMU_IOAS_ALLOC, uapi.iommu_ioas_alloc, {});
-    return iommufd.own(new Ioas(iommufd, answer.out_ioas_id));
+    const ioas = iommufd.own(new Ioas(iommufd, answer.out_ioas_id));
+    if (!hugePages) {
+      const option = { option_id: uapi.IOMMU_OPTION_HUGE_PAGES, op: uapi.IOMMU_OPTION_OP_SET, val64: 0 };
+      iommufd.request('IOMMU_OPTION', uapi.IOMMU_OPTION, uapi.iommu_option, { ...option, object_id: ioas.id });
+    }
+    return ioas;
   }
 
   get kernel(): Kernel {
