@@ -5,8 +5,15 @@ import { command, Op, TLBI } from '../src/arch/smmuv3/index.ts';
 import { BellRegister } from '../src/devices/index.ts';
 import type { HostFunction } from '../src/machine/pci/function.ts';
 import { IOMMU_OPTION_SW_MSI_SIZE, IOMMU_OPTION_SW_MSI_START } from '../src/uapi/belfry.ts';
-import { IOMMU_OPTION, IOMMU_OPTION_OP_SET, iommu_option } from '../src/uapi/iommufd.ts';
-import { Ioas, Iommufd, Nested, openDevice, VfioError } from '../src/vfio/index.ts';
+import {
+  IOMMU_OPTION,
+  IOMMU_OPTION_OP_SET,
+  IOMMU_VIOMMU_ALLOC,
+  IOMMU_VIOMMU_TYPE_ARM_SMMUV3,
+  iommu_option,
+  iommu_viommu_alloc,
+} from '../src/uapi/iommufd.ts';
+import { CdevDevice, Hwpt, Ioas, Iommufd, Nested, openDevice, VfioError } from '../src/vfio/index.ts';
 import { countsOf, during } from './support/counts.ts';
 import { DEVICE, type TestHostOptions, testHost } from './support/host.ts';
 import { msiMessage, msixEntry } from './support/messages.ts';
@@ -440,6 +447,67 @@ describe('what it cannot do', () => {
     expect(caught(x86.attach).why).toContain('is no SMMUv3');
     x86.iommufd.close();
     expect(x86.left()).toEqual([0, 0]);
+  });
+});
+
+describe('a refusal on the cdev path names the call, the check and what would pass', () => {
+  it.each(['belfry', 'linux-7.2'] as const)('abi %s', (abi) => {
+    const { kernel, iommufd, ioas, device, attach } = bed({ abi });
+    const memory = kernel.allocate(PAGE);
+    if (typeof memory === 'number') throw new Error('no memory');
+    const other = Ioas.create(iommufd);
+    other.map(WINDOW, memory.address, PAGE);
+    expect(caught(() => ioas.map(WINDOW, memory.address, PAGE))).toMatchObject({
+      request: 'IOMMU_IOAS_MAP',
+      code: 'EINVAL',
+      why: '0x0800_0000 to 0x0800_0fff overlaps the reserved region sw-msi 0x0800_0000 to 0x080f_ffff',
+      hint: 'IOAS_IOVA_RANGES lists what may be mapped',
+    });
+    expect(caught(() => device.replace(other))).toMatchObject({
+      request: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT',
+      code: 'EADDRINUSE',
+      why: 'the reserved region sw-msi 0x0800_0000 to 0x080f_ffff overlaps the mapping 0x0800_0000 to 0x0800_0fff',
+      hint: 'unmap it, or attach the device before memory is mapped',
+    });
+    attach();
+    expect(caught(attach)).toMatchObject({
+      request: 'IOMMU_VDEVICE_ALLOC',
+      code: 'EEXIST',
+      why: expect.stringMatching(/^0000:01:00.0 is vDEVICE \d+ already, of vIOMMU \d+$/),
+      hint: 'destroy that one first: a device has one name at a time',
+    });
+  });
+
+  it('an entry with what is not the guest’s: which bits, and which fields it may have', () => {
+    const { device, ioas, iommufd } = bed();
+    const parent = Hwpt.create(device, ioas, { nestParent: true });
+    const fields = { type: IOMMU_VIOMMU_TYPE_ARM_SMMUV3, dev_id: device.id, hwpt_id: parent.id };
+    const { out_viommu_id } = iommufd.request('IOMMU_VIOMMU_ALLOC', IOMMU_VIOMMU_ALLOC, iommu_viommu_alloc, fields);
+    const entry = (words: readonly [bigint, bigint]) => caught(() => Hwpt.nested(device, ioas, out_viommu_id, words));
+    // SHCFG, bit 44 of word 1.
+    expect(entry([0b1011n, 1n << 44n])).toMatchObject({
+      request: 'IOMMU_HWPT_ALLOC',
+      code: 'EIO',
+      field: 'ste',
+      why: "word 1 of the entry has bits 0x1000_0000_0000 of fields that are not the guest's",
+      hint: 'there it may say S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS',
+    });
+    expect(entry([0b1101n, 0n])).toMatchObject({
+      code: 'EIO',
+      why: 'Config 6 is none of abort 0, bypass 4, stage 1 5',
+      hint: "stage 2 is the kernel's, and stage 1 alone is 5",
+    });
+  });
+
+  it('EPERM at the bind, where MSIs are not isolated', () => {
+    const { kernel } = testHost('arm-v2m').process();
+    const iommufd = Iommufd.open(kernel);
+    expect(caught(() => CdevDevice.open(kernel, DEVICE).bind(iommufd))).toMatchObject({
+      request: 'VFIO_DEVICE_BIND_IOMMUFD',
+      code: 'EPERM',
+      why: expect.stringContaining('not isolated'),
+      hint: 'set iommufd.allow_unsafe_interrupts to accept that',
+    });
   });
 });
 

@@ -64,6 +64,7 @@ export class JsonReport implements Report {
       users,
     }));
     const { requested, granted } = session;
+    this.events(session);
     this.summary = {
       ...counts(totals),
       requested,
@@ -74,14 +75,19 @@ export class JsonReport implements Report {
     };
   }
 
-  without({ assignment }: RingSession, { hops }: HopList, totals: Totals): void {
+  without(session: RingSession, { hops }: HopList, totals: Totals): void {
     this.hops('none', hops);
-    for (const event of assignment.nested?.events() ?? []) this.line('event', event);
+    this.events(session);
     this.line('without', counts(totals));
   }
 
   end(): void {
     if (this.summary !== null) this.line('summary', this.summary);
+  }
+
+  /** What the VMM's event queue holds of its stage 1. */
+  private events({ assignment }: RingSession): void {
+    for (const event of assignment.nested?.events() ?? []) this.line('event', event);
   }
 
   private hops(run: string, hops: readonly Hop[]): void {

@@ -74,7 +74,8 @@ export class TextReport implements Report {
     this.hops(hops);
   }
 
-  totals(_session: RingSession, totals: Totals, { sent, seconds }: Timed): void {
+  totals(session: RingSession, totals: Totals, { sent, seconds }: Timed): void {
+    this.ownRecord(session);
     this.line('');
     const parts = [`${plural(totals.sent, 'interrupt')} sent`, `${totals.delivered.toLocaleString('en')} delivered`];
     if (totals.coalesced > 0) parts.push(`${totals.coalesced.toLocaleString('en')} coalesced`);
@@ -100,20 +101,23 @@ export class TextReport implements Report {
       this.row(outcome.record.name, `${hex(first, 16)}  ${hex(second, 16)}`);
       this.row('', `${hex(third, 16)}  ${hex(fourth, 16)}`);
     }
-    const [event] = session.assignment.nested?.events() ?? [];
-    if (event !== undefined) {
-      this.line('');
-      this.line("The VMM's own record, from its event queue");
-      const [first = 0n, second = 0n, third = 0n, fourth = 0n] = event.words;
-      this.row(event.name, `${hex(first, 16)}  ${hex(second, 16)}  virtual stream id ${hex(event.streamId, 2)}`);
-      this.row('', `${hex(third, 16)}  ${hex(fourth, 16)}`);
-    }
     this.totals(session, totals, { sent: 0, seconds: 0 });
     if (outcome?.kind === 'bypass')
       this.line('On this platform nothing is missing: the IOMMU lets the MSI range pass, so no doorbell is needed.');
   }
 
   end(): void {}
+
+  /** Of what the VMM's stage 1 refused: the first that its event queue has. */
+  private ownRecord(session: RingSession): void {
+    const [event] = session.assignment.nested?.events() ?? [];
+    if (event === undefined) return;
+    this.line('');
+    this.line("The VMM's own record, from its event queue");
+    const [first = 0n, second = 0n, third = 0n, fourth = 0n] = event.words;
+    this.row(event.name, `${hex(first, 16)}  ${hex(second, 16)}  virtual stream id ${hex(event.streamId, 2)}`);
+    this.row('', `${hex(third, 16)}  ${hex(fourth, 16)}`);
+  }
 
   private doorbellRows(session: RingSession): void {
     const { doorbell } = session.assignment;

@@ -95,14 +95,19 @@ export class ArmVsmmu extends Viommu {
     if (getNumber(entry, STE.V) === 0) return new NestedDomain(context, stage2, [0n, 0n]);
     const foreign = NESTING_ALLOWED.findIndex((names, word) => (entry[word] & ~maskOf(names)) !== 0n);
     if (foreign >= 0) {
-      return context.refusals.refuse('EIO', `word ${foreign} of the entry has fields that are not the guest's`, 'ste');
+      const names = NESTING_ALLOWED[foreign]!;
+      const bits = entry[foreign] & ~maskOf(names);
+      const why = `word ${foreign} of the entry has bits ${hex(bits)} of fields that are not the guest's`;
+      return context.refusals.refuse('EIO', why, 'ste', `there it may say ${names.join(', ')}`);
     }
     const config = getNumber(entry, STE.Config);
     if (!CONFIGS.includes(config)) {
-      return context.refusals.refuse('EIO', `Config ${config} is none of abort 0, bypass 4, stage 1 5`, 'ste');
+      const why = `Config ${config} is none of abort 0, bypass 4, stage 1 5`;
+      return context.refusals.refuse('EIO', why, 'ste', "stage 2 is the kernel's, and stage 1 alone is 5");
     }
     const eats = getNumber(entry, STE.EATS);
-    if (eats > 1) return context.refusals.refuse('EIO', `EATS ${eats} is neither 0 nor 1`, 'ste');
+    if (eats > 1)
+      return context.refusals.refuse('EIO', `EATS ${eats} is neither 0 nor 1`, 'ste', 'without ATS it is 0');
     return new NestedDomain(context, stage2, entry);
   }
 

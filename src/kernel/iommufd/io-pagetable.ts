@@ -119,11 +119,13 @@ export class IoPagetable {
       region === null ? `the range ${showSpan(span)}` : `the reserved region ${region.type} ${showSpan(span)}`;
     const area = this.areas.first(span.start, span.last);
     if (area !== null) {
-      return refusals.refuse('EADDRINUSE', `${what} overlaps the mapping ${showSpan(area)}`, 'pt_id');
+      const why = `${what} overlaps the mapping ${showSpan(area)}`;
+      return refusals.refuse('EADDRINUSE', why, 'pt_id', 'unmap it, or attach the device before memory is mapped');
     }
     const promised = this.allowed.find((allowed) => overlaps(allowed, span));
     if (promised !== undefined) {
-      return refusals.refuse('EADDRINUSE', `${what} overlaps ${showSpan(promised)} of ALLOW_IOVAS`, 'pt_id');
+      const why = `${what} overlaps ${showSpan(promised)} of ALLOW_IOVAS`;
+      return refusals.refuse('EADDRINUSE', why, 'pt_id', 'allow ranges beside it');
     }
     this.addReserved({ ...span, owner, region });
     return 0;

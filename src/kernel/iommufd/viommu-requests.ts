@@ -77,10 +77,12 @@ export function vdeviceAlloc(ucmd: Request<typeof iommu_vdevice_alloc>): number 
     return refusals.refuse('EINVAL', `${device.dev.name} is behind another IOMMU than vIOMMU ${viommu.id}`, 'dev_id');
   }
   if (device.vdevice !== null) {
-    return refusals.refuse('EEXIST', `${device.dev.name} is vDEVICE ${device.vdevice.id} already`, 'dev_id');
+    const why = `${device.dev.name} is vDEVICE ${device.vdevice.id} already, of vIOMMU ${device.vdevice.viommu.id}`;
+    return refusals.refuse('EEXIST', why, 'dev_id', 'destroy that one first: a device has one name at a time');
   }
   if (viommu.vdevices.has(cmd.virt_id)) {
-    return refusals.refuse('EEXIST', `virt_id ${hex(cmd.virt_id)} is another device's`, 'virt_id');
+    const why = `virt_id ${hex(cmd.virt_id)} is another device's`;
+    return refusals.refuse('EEXIST', why, 'virt_id', `one that vIOMMU ${viommu.id} has not given yet passes`);
   }
   const refused = viommu.acceptDevice(device);
   if (refused < 0) return refused;
