@@ -188,6 +188,27 @@ describe('belfry', () => {
     expect(x86.err).toContain('IOMMU_GET_HW_INFO: EOPNOTSUPP');
   });
 
+  it('--iommu nested --doorbell none: every interrupt is lost, with a record under the virtual stream id', () => {
+    const { status, out } = belfry('ring', '--iommu', 'nested', '--doorbell', 'none');
+    expect(status).toBe(1);
+    expect(out).toContain("The VMM's own record, from its event queue\n");
+    expect(out).toMatch(/F_TRANSLATION +0x0000_0008_0000_0010 {2}0x0000_0200_0000_0000 {2}virtual stream id 0x08\n/);
+    expect(out).toContain('3 interrupts sent, 0 delivered, 3 lost (IOMMU_FAULT), 3 event records\n');
+    const { out: json } = belfry('ring', '--iommu', 'nested', '--doorbell', 'none', '--json');
+    const events = json.split('\n').filter((line) => line.includes('"kind":"event"'));
+    expect(events.map((line) => JSON.parse(line).streamId)).toEqual([8, 8, 8]);
+  });
+
+  it.each([
+    ['arm-v2m', 'auto', 'VFIO_DEVICE_BIND_IOMMUFD', 'EPERM (1)', '--allow-unsafe-interrupts'],
+    ['arm-its', '0x40000000', 'doorbell', 'EADDRINUSE (98), for its iova', '--doorbell auto'],
+  ])('--iommu nested --explain on %s with --doorbell %s', (preset, doorbell, call, code, passes) => {
+    const { status, out } = belfry('ring', '--iommu', 'nested', '--host', preset, '--doorbell', doorbell, '--explain');
+    expect(status).toBe(1);
+    const rows = Object.fromEntries(out.split('\n').map((line) => [line.slice(2, 14).trim(), line.slice(16)]));
+    expect(rows).toMatchObject({ call, answer: code, 'would pass': passes });
+  });
+
   it('without acknowledging, what coalesces is counted', () => {
     const { out } = belfry('ring', '--json', '--count', '300', '--vectors', '3', '--no-ack');
     expect(summaryOf(out)).toMatchObject({ sent: 300, delivered: 0, coalesced: 297, pending: 3, lost: 0 });
