@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { Express, ExtendedCapabilityId, findExtendedCapability, Pasid, PasidBits } from '../../arch/pci/index.ts';
-import { createDevice } from '../../devices/index.ts';
-import { defineMachine } from '../define.ts';
-import { Machine } from '../machine.ts';
-import { presetInput } from '../presets.ts';
+import { Express, ExtendedCapabilityId, findExtendedCapability, Pasid, PasidBits } from '../src/arch/pci/index.ts';
+import { createDevice } from '../src/devices/index.ts';
+import { defineMachine } from '../src/machine/define.ts';
+import { Machine } from '../src/machine/machine.ts';
+import { presetInput } from '../src/machine/presets.ts';
 
 const AT = '0000:01:00.0';
 /** The root port, by its requester id. */
