@@ -1,5 +1,7 @@
 /** A small NVMe driver for tests, written from the specification: it knows nothing of the model but its registers. */
 import type { PciFunction, Registers } from '../../ports/pci.ts';
+import { NvmeDrive, type NvmeDriveParts } from '../nvme/drive.ts';
+import type { DeviceOptions } from '../options.ts';
 import { carry } from './port.ts';
 
 export interface Entry {
@@ -128,4 +130,20 @@ export function nvmeDriver<T extends PciFunction & Registers>(drive: T) {
   };
 
   return { drive, ...rig, view, read32, write32, enable, put, ring, take, submit, run, createQueues };
+}
+
+/** A driver with its admin queue running. */
+export function enabledDrive(options: DeviceOptions = {}, parts: NvmeDriveParts = {}) {
+  const driver = nvmeDriver(new NvmeDrive(options, parts));
+  driver.enable();
+  return driver;
+}
+
+/** The same with one pair of I/O queues of 8 entries. */
+export function driveWithQueue(options: DeviceOptions = {}, parts: NvmeDriveParts = {}) {
+  const driver = enabledDrive(options, parts);
+  const refused = driver.createQueues(1, 8).filter((status) => status !== 0);
+  if (refused.length > 0) throw new Error(`queue 1 was refused: ${refused.join()}`);
+  driver.events.length = 0;
+  return driver;
 }
