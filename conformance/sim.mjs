@@ -17,10 +17,10 @@ export function hostLike(name) {
     input.iommu?.type === 'smmuv3'
       ? { ...input.iommu, canwbs: name === 'arm64-nesting', s2fwb: false, httu: 'none' }
       : input.iommu;
-  // QEMU's frame has 64 interrupts.
+  // QEMU's frame has 64 interrupts from 80 on.
   const interrupts =
     name === 'arm64-v2m'
-      ? { ...input.interrupts, v2m: [{ ...input.interrupts.v2m[0], spiCount: 64 }] }
+      ? { ...input.interrupts, v2m: [{ ...input.interrupts.v2m[0], spiBase: 80, spiCount: 64 }] }
       : input.interrupts;
   const spec = defineMachine({ ...input, iommu, interrupts, pci: { ...input.pci, slots } });
   const machine = new Machine(spec, (device, options) => loadDevice(device, options, captureFiles));

@@ -12,3 +12,7 @@ import './notices.mjs';
 import './iommufd-objects.mjs';
 import './ioas.mjs';
 import './compat.mjs';
+import './cdev.mjs';
+import './hwpt.mjs';
+import './doorbell.mjs';
+import './lifetime.mjs';
