@@ -35,6 +35,8 @@ function fileHost(process: Parameters<typeof attachedHost>[0] = {}) {
 
 describe('errno of IOAS_MAP_FILE', () => {
   const host = fileHost();
+  // IOAS 4, without a page table.
+  host.iommufd.ioas();
   host.map({ iova: WINDOW - PAGE });
 
   it.each<[name: string, expected: string, fields: Init<typeof layout>]>([
@@ -46,7 +48,11 @@ describe('errno of IOAS_MAP_FILE', () => {
     ['IOMMU_IOAS_MAP_FILE: EINVAL length 0', 'EINVAL length', { length: 0, fd: 99 }],
     ['IOMMU_IOAS_MAP_FILE: EOVERFLOW start + length wraps', 'EOVERFLOW start', { start: U64_MAX, length: 2, fd: 99 }],
     ['IOMMU_IOAS_MAP_FILE: EBADF no such descriptor', 'EBADF fd', { fd: 99, length: 1 }],
-    ['IOMMU_IOAS_MAP_FILE: EINVAL length is almost everything', 'EINVAL length', { length: U64_MAX - 1n }],
+    [
+      'IOMMU_IOAS_MAP_FILE: EINVAL length is almost everything',
+      'EINVAL length',
+      { ioas_id: 4, flags: BOTH, length: U64_MAX - 1n },
+    ],
     ['IOMMU_IOAS_MAP_FILE: EINVAL length is no multiple of iova_alignment', 'EINVAL length', { length: 8, iova: 1 }],
     ['IOMMU_IOAS_MAP_FILE: FIXED: EINVAL iova is unaligned', 'EINVAL iova', { iova: TOP + 1n, length: 0x2000 }],
     ['IOMMU_IOAS_MAP_FILE: FIXED: EOVERFLOW iova + length wraps', 'EOVERFLOW iova', { iova: TOP, length: 0x2000 }],
