@@ -1,7 +1,6 @@
 /** Expected values: drivers/misc/pci_endpoint_test.c of Linux 7.2 (what the host checks), and CRC-32's check value. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import '../../../test/support/seed.ts';
 import type { BarRange, Registers } from '../../ports/pci.ts';
 import { carry } from '../testing/port.ts';
 import { crc32 } from './crc32.ts';

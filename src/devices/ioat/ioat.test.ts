@@ -1,7 +1,6 @@
 /** Expected values: Linux' drivers/dma/ioat/registers.h and hw.h, and the order in which its driver and the selftests' one use them. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import '../../../test/support/seed.ts';
 import { carry } from '../testing/port.ts';
 import { Ioat } from './ioat.ts';
 

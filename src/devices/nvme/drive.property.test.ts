@@ -1,7 +1,6 @@
 /** Random programs on several queues: what is read is what was written, and each command is answered once. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import '../../../test/support/seed.ts';
 import { nvmeDriver } from '../testing/nvme-driver.ts';
 import { NvmeDrive } from './drive.ts';
 
