@@ -77,7 +77,7 @@ describe('a nested table of the mock', () => {
 
 describe('the driver of the mock', () => {
   const ops = new MockOps(refusals, { alloc: () => null });
-  const dev = mockDevice(0, new MockGroup(0, ops, 0));
+  const dev = mockDevice(0, new MockGroup(refusals, 0, ops, 0));
 
   it('knows its own types alone', () => {
     expect(named(ops.hwInfo(dev, structs.HW_INFO_TYPE + 1))).toBe('EOPNOTSUPP');
