@@ -16,3 +16,4 @@ import './cdev.mjs';
 import './hwpt.mjs';
 import './doorbell.mjs';
 import './lifetime.mjs';
+import './nesting.mjs';
