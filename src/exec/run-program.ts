@@ -4,18 +4,22 @@ import { constants } from 'node:os';
 import type { Host } from '../kernel/boot/boot.ts';
 import { Libc, LibcUnavailable } from '../libc/index.ts';
 import { Pidfds } from '../libc/pidfd.ts';
+import { SeccompListener } from '../libc/seccomp.ts';
 import type { WaitStatus } from '../libc/spawn.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { errnoName } from '../uapi/errno.ts';
 import { buildFilter, type FdRange } from './filter.ts';
 import { type Launched, launch } from './launch.ts';
-import { callTable } from './numbers.ts';
+import { Lobby } from './lobby.ts';
+import { type CallTable, callTable } from './numbers.ts';
 import type { Counts } from './session.ts';
 import type { Supervisor } from './supervisor.ts';
 
 export interface RunOptions {
   /** Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST does: for the kernel's own selftests. */
   readonly iommufdTest?: boolean;
+  /** The host surely boots: it does so when the program first touches it. Else it has booted before the program starts. */
+  readonly bootWhenTouched?: boolean;
   readonly onRefusal?: (refusal: Refusal, process: string) => void;
   readonly onError?: (error: unknown) => void;
 }
@@ -67,10 +71,10 @@ export async function runProgram(
   const child = launch(libc, [filter, String(limit), ...argv]);
   const stopForwarding = forwardSignals(child);
   try {
+    const run: Run = { child, libc, table, range, options, host };
     // The child starts while the simulator is loaded and the host boots.
-    const { Supervisor } = await import('./supervisor.ts');
-    const supervisor = new Supervisor(await host(), libc, { ...options, table, range });
-    return await serve(child, supervisor, libc, argv[0] ?? '');
+    const supervisor = options.bootWhenTouched === true ? null : await boot(run);
+    return await serve(run, supervisor, argv[0] ?? '');
   } catch (error) {
     child.kill('SIGKILL');
     throw error;
@@ -80,23 +84,56 @@ export async function runProgram(
   }
 }
 
+interface Run {
+  readonly child: Launched;
+  readonly libc: Libc;
+  readonly table: CallTable;
+  readonly range: FdRange;
+  readonly options: RunOptions;
+  readonly host: () => Host | Promise<Host>;
+}
+
+async function boot({ libc, table, range, options, host }: Run): Promise<Supervisor> {
+  const { Supervisor } = await import('./supervisor.ts');
+  return new Supervisor(await host(), libc, { ...options, table, range });
+}
+
 /** Takes the listener over, lets the program go, and serves it to its end. */
-async function serve(child: Launched, supervisor: Supervisor, libc: Libc, program: string): Promise<RunResult> {
+async function serve(run: Run, booted: Supervisor | null, program: string): Promise<RunResult> {
+  const { child, libc } = run;
   const handed = child.report();
   if (handed === null || handed < 0) throw notAllowed(-(handed ?? -32));
   const pidfds = new Pidfds(libc);
   const pidfd = pidfds.open(child.pid);
-  const listener = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
-  if (listener < 0) throw notAllowed(-listener, 'pidfd_getfd');
-  supervisor.attach(listener, pidfd, child.pid);
+  const listenerFd = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
+  if (listenerFd < 0) throw notAllowed(-listenerFd, 'pidfd_getfd');
+  const listener = new SeccompListener(libc, listenerFd);
+  listener.syncWakeUp();
+  booted?.attach(listener, pidfd, child.pid);
   child.go();
-  await supervisor.run();
-  const end = supervisor.session.registers.tracer.programEnd ?? child.end();
+  const supervisor = booted ?? (await firstTouch(run, listener, pidfd));
+  if (supervisor === null) libc.close(listenerFd);
+  else await supervisor.run();
+  const end = supervisor?.session.registers.tracer.programEnd ?? child.end();
   libc.close(pidfd);
   const failed = child.report();
   if (failed !== null) throw new ProgramNotStarted(program, failed);
+  if (supervisor === null) return { ...statusOf(end), counts: NOTHING, nodes: [] };
   const { counts, nodes } = supervisor.session;
   return { ...statusOf(end), counts, nodes: [...nodes] };
+}
+
+const NOTHING: Counts = { calls: 0, ioctls: 0, opens: 0, refused: 0 };
+
+/** null: the program ended without having touched the simulated host. */
+async function firstTouch(run: Run, listener: SeccompListener, pidfd: number): Promise<Supervisor | null> {
+  const lobby = new Lobby(run.libc, run.table);
+  if (!(await lobby.wait(listener, pidfd))) return null;
+  const supervisor = await boot(run);
+  supervisor.attach(listener, pidfd, run.child.pid);
+  supervisor.session.counts.calls += lobby.calls;
+  supervisor.serveInHand();
+  return supervisor;
 }
 
 function statusOf(end: WaitStatus): Pick<RunResult, 'status' | 'signal'> {

@@ -3,7 +3,7 @@ import type { Host } from '../kernel/boot/boot.ts';
 import { Epoll } from '../libc/epoll.ts';
 import type { Libc } from '../libc/index.ts';
 import { loopDescriptor } from '../libc/loop.ts';
-import { SeccompListener } from '../libc/seccomp.ts';
+import type { SeccompListener } from '../libc/seccomp.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { ERRNO } from '../uapi/errno.ts';
 import { fileCalls } from './file-calls.ts';
@@ -70,16 +70,19 @@ export class Supervisor {
   }
 
   /** Takes the listener of a program, and watches for the end of process `pid` through `pidfd`. */
-  attach(listenerFd: number, pidfd: number, pid: number): void {
+  attach(listener: SeccompListener, pidfd: number, pid: number): void {
     this.session.registers.tracer.program = pid;
-    const listener = new SeccompListener(this.libc, listenerFd);
-    listener.syncWakeUp();
     this.listener = listener;
-    this.wait(listenerFd, () => this.serve(listener));
+    this.wait(listener.fd, () => this.serve(listener));
     this.wait(pidfd, () => {
       this.stop(pidfd);
       this.ended = true;
     });
+  }
+
+  /** The listener came with a call that was received already. */
+  serveInHand(): void {
+    if (this.listener !== null) this.answer(this.listener);
   }
 
   /**
@@ -132,7 +135,10 @@ export class Supervisor {
   }
 
   private serve(listener: SeccompListener): void {
-    if (listener.receive() < 0) return;
+    if (listener.receive() >= 0) this.answer(listener);
+  }
+
+  private answer(listener: SeccompListener): void {
     const { session } = this;
     const handler = this.handlers[listener.number];
     let result = PROCEED;

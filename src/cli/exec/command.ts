@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import { ProgramNotStarted, type RunResult, runProgram } from '../../exec/index.ts';
 import type { Host } from '../../kernel/boot/boot.ts';
+import type { PresetName } from '../../machine/index.ts';
 import type { Refusal } from '../../ports/kernel.ts';
 import { Count, LEDGER_SIZE, lossName } from '../../ports/ledger.ts';
 import { type ExecOptions, parseExecOptions } from './options.ts';
@@ -18,11 +19,13 @@ export async function exec(args: readonly string[]): Promise<number> {
   try {
     const result = await runProgram(boot, options.argv, {
       iommufdTest: options.iommufdTest,
+      // A preset with its own devices boots; what a user wrote is checked before the program starts.
+      bootWhenTouched: PRESETS.has(options.host) && options.devices.length === 0,
       onRefusal: (refusal, program) => options.explain && tell(explanation(options, refusal, program)),
       onError: (error) =>
         tell(`belfry: a call of the program failed with EIO: ${error instanceof Error ? error.stack : error}\n`),
     });
-    if (host !== null && !options.quiet) tell(summary(options, host, result));
+    if (!options.quiet) tell(summary(options, host, result));
     return statusOf(result);
   } catch (error) {
     if (!(error instanceof ProgramNotStarted)) throw error;
@@ -30,6 +33,9 @@ export async function exec(args: readonly string[]): Promise<number> {
     return error.status;
   }
 }
+
+/** What machine/presets.ts has: named here, so that a program which touches no device need not load it. */
+const PRESETS: ReadonlySet<string> = new Set<PresetName>(['arm-its', 'arm-v2m', 'x86']);
 
 const tell = (text: string): void => void process.stderr.write(text);
 
@@ -39,8 +45,9 @@ function explanation(options: ExecOptions, { request, code, why, field, hint }: 
   return `belfry: ${program}: ${request}: ${code}: ${why}${advice}\n`;
 }
 
-function summary(options: ExecOptions, host: Host, { counts, nodes, status, signal }: RunResult): string {
-  const { ledger } = host.machine.tap;
+function summary(options: ExecOptions, host: Host | null, { counts, nodes, status, signal }: RunResult): string {
+  const ledger = host?.machine.tap.ledger ?? [];
+  const name = host?.machine.spec.name ?? options.host;
   const sent = ledger[Count.SENT] ?? 0;
   const delivered = ledger[Count.DELIVERED] ?? 0;
   const lost: Record<string, number> = {};
@@ -49,10 +56,10 @@ function summary(options: ExecOptions, host: Host, { counts, nodes, status, sign
   }
   if (options.json) {
     const interrupts = { sent, delivered, lost };
-    return `${JSON.stringify({ kind: 'summary', host: host.machine.spec.name, nodes, ...counts, interrupts, status, signal })}\n`;
+    return `${JSON.stringify({ kind: 'summary', host: name, nodes, ...counts, interrupts, status, signal })}\n`;
   }
   const parts = [
-    `${host.machine.spec.name}: ${nodes.length === 0 ? 'no device node opened' : nodes.join(' ')}`,
+    `${name}: ${nodes.length === 0 ? 'no device node opened' : nodes.join(' ')}`,
     `${counts.ioctls} requests, ${counts.refused} refused${counts.refused > 0 && !options.explain ? ' (--explain says why)' : ''}`,
     `${delivered} of ${sent} interrupts delivered`,
     ...Object.entries(lost).map(([where, count]) => `${count} lost: ${where}`),
