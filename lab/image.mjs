@@ -91,6 +91,8 @@ function addScript(cpio, root, script, args) {
   const inside = own ? `belfry/${place}` : `script/${basename(script)}`;
   if (own) cpio.tree(dirname(inside), dirname(resolve(script)));
   else cpio.copy(inside, resolve(script));
+  // The lab's own scripts use parts of the examples.
+  if (own && !place.startsWith('docs/examples')) cpio.tree('belfry/docs/examples', join(root, 'docs/examples'));
   const words = ['node', '--disable-warning=ExperimentalWarning', `/${inside}`, ...args].map(
     (word) => `'${word.replaceAll("'", "'\\''")}'`,
   );

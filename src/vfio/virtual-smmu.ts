@@ -154,7 +154,8 @@ export class VirtualSmmu extends Resource {
     const found: NestedEvent[] = [];
     const bytes = new Uint8Array(READ_ROOM);
     for (;;) {
-      const count = check(kernel, kernel.pread(this.#events, bytes, 0), name);
+      // Not pread: the queue is a stream, where Linux answers ESPIPE.
+      const count = check(kernel, kernel.read(this.#events, bytes), name);
       if (count === 0) return found;
       for (let at = 0; at < count; ) {
         const event = eventAt(bytes, at);

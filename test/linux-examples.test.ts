@@ -1,0 +1,51 @@
+/** The examples and scripts that run on real Linux in the lab, on simulated hosts: not a line of them knows which it is. */
+import { spawnSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { Ioas, Iommufd, Nested, openDevice } from '../src/vfio/index.ts';
+import { DEVICE, testHost } from './support/host.ts';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+function node(...words: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, words, {
+    cwd: root,
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  return { status, lines: stdout.trimEnd().split('\n'), stderr };
+}
+
+describe('docs/examples/interrupts.mjs', () => {
+  it.each(['arm-its', 'arm-v2m', 'x86'])('rings edu by MSI and the drive by MSI-X on %s', (preset) => {
+    const { status, lines, stderr } = node('docs/examples/interrupts.mjs', preset);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(lines).toEqual([
+      ...[1, 2, 3].map((i) => `edu 0000:00:05.0: MSI, 1 interrupt, status ${i}`),
+      ...[1, 2, 3].map(() => 'nvme 0000:00:06.0: MSI-X, 1 interrupt, Identify: belfry NVMe drive'),
+    ]);
+  });
+});
+
+describe('lab/guest/nested-ring.mjs', () => {
+  it('finds on a simulated host what it finds on Linux', () => {
+    const { status, lines, stderr } = node('lab/guest/nested-ring.mjs', 'sim');
+    expect({ status, stderr, last: lines.at(-1) }).toEqual({
+      status: 0,
+      stderr: '',
+      last: 'nested ring: all as expected',
+    });
+    expect(lines.filter((line) => line.startsWith('ok'))).toHaveLength(29);
+  });
+
+  it('the event queue is read as Linux lets it: a stream, where pread is ESPIPE', () => {
+    const { kernel, process } = testHost('arm-its').process();
+    const pread = kernel.pread.bind(kernel);
+    kernel.read = (fd, into) => pread(fd, into, 0);
+    kernel.pread = (fd, into, offset) => (process.file(fd)?.nonseekable === true ? -29 : pread(fd, into, offset));
+    const ioas = Ioas.create(Iommufd.open(kernel));
+    const nested = Nested.attach(openDevice(kernel, DEVICE, ioas), ioas);
+    expect(nested.events()).toEqual([]);
+  });
+});
