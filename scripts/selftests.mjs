@@ -87,7 +87,7 @@ const NO_HUGE_PAGES = /Expected MAP_FAILED \(\d+\) != \w+|Assertion `vrc == self
 /** A binary that hangs is ended after so long: the harness itself gives each case 30 s. */
 const TIMEOUT = 300_000;
 
-const STATES = ['passed', 'passed on the mock', 'failed', 'skipped', 'not built'];
+const STATES = ['passed', 'passed on the mock', 'failed', 'skipped'];
 const number = (cases, state) => cases.filter((each) => each.state === state).length;
 const countsOf = (cases) => STATES.map((state) => `${number(cases, state)} ${state}`).join(', ');
 
@@ -112,8 +112,8 @@ async function main() {
   process.exitCode = options.strict && expected > 0 ? 1 : 0;
 }
 
-/** Runs one binary; its cases by name and state. A binary that gave up before its first case has only unbuilt ones. */
-function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }) {
+/** Runs one binary; its cases by name and state. Those that a binary did not come to have failed. */
+function runBinary({ name, cases, device = 'bell', before, mock = false }) {
   const main = options.main ?? join(root, 'dist', 'cli', 'main.js');
   const program = join(tests, name);
   const argv = [program, ...(name.startsWith('vfio/') ? [BDF] : [])];
@@ -133,12 +133,8 @@ function runBinary({ name, cases, device = 'bell', before, mock = false, lacks }
   if (options.verbose) console.log(`${result.stdout}${result.stderr}`);
   const seen = casesOf(result.stdout, mock, short ?? hugePagesShort());
   const missing = Math.max(0, cases - seen.length);
-  const reason = lacks ?? `the binary ended before them (status ${result.status ?? result.signal})`;
-  const rest = Array.from({ length: missing }, () => ({
-    test: '',
-    state: lacks === undefined ? 'failed' : 'not built',
-    why: reason,
-  }));
+  const why = `the binary ended before them (status ${result.status ?? result.signal})`;
+  const rest = Array.from({ length: missing }, () => ({ test: '', state: 'failed', why }));
   return { name, device, seconds: (Date.now() - started) / 1000, cases: [...seen, ...rest] };
 }
 
@@ -212,16 +208,15 @@ function report(version, results) {
     '',
     '*Passed on the mock*: the binary drives mock devices through IOMMU_TEST_CMD, which a kernel has with CONFIG_IOMMUFD_TEST and belfry with',
     '`--iommufd-test`; what it examines is the iommufd of the simulated kernel. *Failed* includes requests that are not built.',
-    '*Not built* is what the simulated host lacks: a case that will run when it is there; none of its cases could start. *Skipped* is what the binary itself skips on this machine,',
-    'and what needs huge pages that the machine does not have.',
+    '*Skipped* is what the binary itself skips on this machine, and what needs huge pages that the machine does not have.',
     '',
-    '| Binary | Passed | Passed on the mock | Failed | Skipped | Not built | Cases |',
-    '|---|---:|---:|---:|---:|---:|---:|',
+    '| Binary | Passed | Passed on the mock | Failed | Skipped | Cases |',
+    '|---|---:|---:|---:|---:|---:|',
     ...results.map(({ name, cases }) => row(`\`${name}\``, cases)),
     row('**Total**', all),
     '',
   ];
-  for (const state of ['failed', 'not built', 'skipped']) {
+  for (const state of ['failed', 'skipped']) {
     const some = all.filter((each) => each.state === state);
     if (some.length === 0) continue;
     lines.push(`## ${state[0].toUpperCase()}${state.slice(1)}`, '');
@@ -231,7 +226,7 @@ function report(version, results) {
         groups.set(why, [...(groups.get(why) ?? []), test]);
       for (const [why, names] of groups) {
         const list = names.filter((each) => each !== '').map((each) => `\`${each}\``);
-        const cases = list.length > 0 && state !== 'not built' ? `: ${list.join(', ')}` : '';
+        const cases = list.length > 0 ? `: ${list.join(', ')}` : '';
         lines.push(`- \`${name}\`: ${names.length} ${why === '' ? '' : `(${why})`}${cases}`.replace(/ +:/, ':'));
       }
     }
