@@ -1,15 +1,26 @@
-/** /sys/module/<name>/parameters: what can be set while the kernel runs. */
+/** /sys/module: the modules of VFIO, by which programs tell that it is there (DPDK does), and parameters that can be set while the kernel runs. */
 import type { ModuleParameters } from '../context.ts';
 import type { RefusalLog } from '../refusal.ts';
-import { control, type DirectoryNode, directory, type TreeNode } from './node.ts';
+import { attribute, control, type DirectoryNode, directory, type TreeNode } from './node.ts';
+
+/** Modules without parameters. */
+const PLAIN = ['vfio', 'vfio_pci_core'];
+
+/** What a module that is loaded shows (kernel/module/main.c show_initstate). */
+const LOADED = { initstate: attribute(() => 'live') };
 
 export function modulesDirectory(modules: ModuleParameters, refusals: RefusalLog): DirectoryNode {
   const nodes = new Map<string, TreeNode>(
     Object.entries(modules).map(([name, parameters]: [string, Record<string, boolean | number>]) => {
       const entries = new Map(Object.keys(parameters).map((key) => [key, parameter(parameters, key, refusals)]));
-      return [name, directory(() => ({ parameters: directory(() => entries) }))];
+      return [name, directory(() => ({ ...LOADED, parameters: directory(() => entries) }))];
     }),
   );
+  for (const name of PLAIN)
+    nodes.set(
+      name,
+      directory(() => LOADED),
+    );
   return directory(() => nodes);
 }
 

@@ -201,6 +201,14 @@ describe('/sys', () => {
     expect(write(`${parameters}/dma_entry_limit`, '-1')).toBe(-22);
   });
 
+  it('shows the modules that programs look for', () => {
+    const { client } = setUp();
+    // DPDK takes VFIO to be there by /sys/module/vfio and /sys/module/vfio_pci.
+    for (const name of ['vfio', 'vfio_pci', 'vfio_pci_core', 'vfio_iommu_type1', 'iommufd'])
+      expect(client.readText(`/sys/module/${name}/initstate`), name).toBe('live\n');
+    expect(client.list('/sys/module/vfio')).toEqual(['initstate']);
+  });
+
   it('EACCES: attributes that an ordinary user may only read', () => {
     const { kernel } = setUp();
     const client = new SimKernelClient(kernel, kernel.createProcess({ euid: 1000 }));
