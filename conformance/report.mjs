@@ -49,7 +49,7 @@ function matrix({ rows, explained }, kernels, version) {
   const parts = [
     '## The matrix',
     '',
-    `${shown.length} cases, each a branch of Linux, run on the simulated kernel (on a host like each of the machines) and on Linux ${version} in the lab's machines (${new Date().toISOString().slice(0, 10)}, `npm run conformance -- --write`). *ok*: every call of the case answered what is expected;`,
+    `${shown.length} cases, each a branch of Linux, run on the simulated kernel (on a host like each of the machines) and on Linux ${version} in the lab's machines (${new Date().toISOString().slice(0, 10)}, \`npm run conformance -- --write\`). *ok*: every call of the case answered what is expected;`,
     '*–*: the machine has not what the case needs; a number: a difference, explained below.',
   ];
   for (const name of new Set(shown.map((row) => row.case.suite))) {
