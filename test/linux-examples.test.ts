@@ -1,5 +1,6 @@
 /** The examples and scripts that run on real Linux in the lab, on simulated hosts: not a line of them knows which it is. */
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -47,5 +48,48 @@ describe('lab/guest/nested-ring.mjs', () => {
     const ioas = Ioas.create(Iommufd.open(kernel));
     const nested = Nested.attach(openDevice(kernel, DEVICE, ioas), ioas);
     expect(nested.events()).toEqual([]);
+  });
+});
+
+describe('belfry ring --kernel linux', () => {
+  const main = 'dist/cli/main.js';
+  const without = `import { register } from 'node:module';
+    register('data:text/javascript,' + encodeURIComponent(
+      'export const resolve = (name, context, next) => { if (name === "koffi") throw new Error("no " + name); return next(name, context); }'));`;
+
+  it.skipIf(existsSync('/dev/vfio/vfio'))(
+    'on a machine without VFIO says what is missing and what to do: status 1',
+    () => {
+      const alone = node(main, 'ring', '--kernel', 'linux');
+      expect(alone.status).toBe(1);
+      expect(alone.stderr).toMatch(
+        /no PCI device of this machine is bound to vfio-pci; .*(IOMMU|driver_override)|koffi/,
+      );
+      const named = node(main, 'ring', '--kernel', 'linux', '--device', '0000:ff:1f.7');
+      expect(named).toMatchObject({ status: 1, lines: [''] });
+      expect(named.stderr).toMatch(/there is no PCI device 0000:ff:1f.7|koffi/);
+      expect(named.stderr.trimEnd()).not.toContain('\n');
+    },
+  );
+
+  it('without the package for foreign functions names it, and how to have it', () => {
+    const { status, stderr } = node(
+      `--import=data:text/javascript,${encodeURIComponent(without)}`,
+      main,
+      'ring',
+      '--kernel',
+      'linux',
+    );
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: expect.stringMatching(
+        /^belfry: the package koffi does not load \(no koffi\); install it: npm install koffi\n$/,
+      ),
+    });
+  });
+
+  it('options of the simulated host are usage errors', () => {
+    expect(node(main, 'ring', '--kernel', 'linux', '--host', 'x86')).toMatchObject({ status: 2 });
+    expect(node(main, 'ring', '--kernel', 'minix')).toMatchObject({ status: 2 });
   });
 });

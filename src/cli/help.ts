@@ -33,6 +33,8 @@ SYNOPSIS
     belfry ring [--host PRESET|FILE] [--device NAME|CAPTURE] [--doorbell auto|window|none|0xIOVA]
                 [--iommu type1|iommufd|nested] [--vectors N] [--count N] [--no-ack]
                 [--allow-unsafe-interrupts] [--guest FILE] [--explain] [--json] [--trace FILE]
+    belfry ring --kernel linux [--device 0000:BB:DD.F] [--iommu type1|iommufd|nested]
+                [--doorbell window|0xIOVA] [--vectors N] [--count N] [--json]
 
 DESCRIPTION
     Boots a simulated Linux on a simulated machine, opens the device through VFIO as a VMM
@@ -43,6 +45,9 @@ DESCRIPTION
     Then the same is done without the doorbell, and the IOMMU's event record is shown.
 
 OPTIONS
+    --kernel sim|linux
+        sim (default), or linux: this machine's own kernel and a device that vfio-pci has, which
+        rings itself where it can (an NVMe drive, edu), else by VFIO's loopback. docs/linux.md.
     --host PRESET|FILE
         arm-its (default): SMMUv3 and GICv3 ITS. arm-v2m: SMMUv3 and GICv2m.
         x86: VT-d with interrupt remapping. Anything else is read as a JSON host file.

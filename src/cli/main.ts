@@ -60,6 +60,11 @@ async function dispatch(): Promise<number> {
     const { exec } = await import('./exec/command.ts');
     return exec(args);
   }
+  const { wantsLinux } = await import('./ring/linux-options.ts');
+  if (wantsLinux(args)) {
+    const { ringLinux } = await import('./ring/linux-command.ts');
+    return ringLinux(args);
+  }
   const { ring } = await import('./ring/command.ts');
   return ring(args);
 }

@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import { ProgramNotStarted, type RunResult, runProgram } from '../../exec/index.ts';
 import type { Host } from '../../kernel/boot/boot.ts';
-import type { PresetName } from '../../machine/index.ts';
+import type { PresetName } from '../../machine/presets.ts';
 import type { Refusal } from '../../ports/kernel.ts';
 import { Count, LEDGER_SIZE, lossName } from '../../ports/ledger.ts';
 import { type ExecOptions, parseExecOptions } from './options.ts';
@@ -13,7 +13,7 @@ export async function exec(args: readonly string[]): Promise<number> {
   let host: Host | null = null;
   const boot = async (): Promise<Host> => {
     const { bootHost } = await import('./setup.ts');
-    host = bootHost(options);
+    host = await bootHost(options);
     return host;
   };
   try {

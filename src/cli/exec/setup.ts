@@ -2,15 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { loadDevice } from '../../devices/index.ts';
 import { bootLinux, type Host } from '../../kernel/boot/boot.ts';
-import {
-  isPreset,
-  Machine,
-  type MachineSpec,
-  parseMachine,
-  preset,
-  presetNames,
-  type SlotSpec,
-} from '../../machine/index.ts';
+import { Machine } from '../../machine/machine.ts';
+import { isPreset, preset, presetNames } from '../../machine/presets.ts';
+import type { MachineSpec, SlotSpec } from '../../machine/spec.ts';
 import { captureFiles } from '../capture-files.ts';
 import { ProblemError, UsageError } from '../usage.ts';
 import type { DeviceChoice, ExecOptions } from './options.ts';
@@ -18,14 +12,16 @@ import type { DeviceChoice, ExecOptions } from './options.ts';
 /** Root ports of a segment's first bus that can be named: 1 to 31. */
 const MOST_DEVICES = 31;
 
-export function bootHost(options: ExecOptions): Host {
-  const spec = withDevices(machineSpec(options.host), options.devices);
+export async function bootHost(options: ExecOptions): Promise<Host> {
+  const spec = withDevices(await machineSpec(options.host), options.devices);
   const machine = makeMachine(spec, options.devices.length > 0);
   return bootLinux(machine, { abi: options.abi, allowUnsafeInterrupts: options.allowUnsafeInterrupts });
 }
 
-function machineSpec(host: string): MachineSpec {
+/** What reads and checks a host file is loaded for one alone. */
+async function machineSpec(host: string): Promise<MachineSpec> {
   if (isPreset(host)) return preset(host);
+  const { parseMachine } = await import('../../machine/define.ts');
   try {
     return parseMachine(readFileSync(host, 'utf8'));
   } catch (error) {

@@ -59,6 +59,7 @@ function parse(args: readonly string[]) {
       args: [...args],
       allowPositionals: false,
       options: {
+        kernel: { type: 'string' },
         host: { type: 'string' },
         device: { type: 'string' },
         doorbell: { type: 'string' },
