@@ -15,8 +15,12 @@ const its = () => presetInput('arm-its');
 
 describe('defineMachine', () => {
   it('accepts every preset, and fills in the defaults', () => {
-    for (const name of presetNames) expect(preset(name).name).toBe(name);
-    const spec = preset('arm-its');
+    for (const name of presetNames) expect(defineMachine(presetInput(name))).toEqual(preset(name));
+    const { iommu, interrupts, ...rest } = its();
+    const base = { type: 'smmuv3' as const, base: iommu?.base ?? 0 };
+    const frames = { type: 'gic' as const, version: 3 as const, distributor: 0x5000_0000, redistributors: 0x5010_0000 };
+    expect(interrupts).toMatchObject(frames);
+    const spec = defineMachine({ ...rest, iommu: base, interrupts: { ...frames, its: [{ base: 0x5080_0000 }] } });
     expect(spec.iommu).toMatchObject({ type: 'smmuv3', oas: 48, sidBits: 16, eventQueueLog2: 7 });
     expect(spec.interrupts).toMatchObject({
       lpiBits: 16,

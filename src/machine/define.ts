@@ -3,6 +3,16 @@
  */
 import { z } from 'zod';
 import { hex } from '../ports/address.ts';
+import {
+  GIC_DEFAULTS,
+  ITS_DEFAULTS,
+  MACHINE_DEFAULTS,
+  PCI_DEFAULTS,
+  SMMU_DEFAULTS,
+  VTD_DEFAULTS,
+  X86_INTERRUPT_DEFAULTS,
+} from './defaults.ts';
+import { MachineError } from './machine-error.ts';
 import type { MachineSpec, SlotSpec } from './spec.ts';
 
 const MEGABYTE = 2 ** 20;
@@ -12,15 +22,7 @@ const PHYSICAL_LIMIT = 2 ** 44;
 /** Frames of registers that Arm places are 64 KiB. */
 const FRAME = 0x1_0000;
 
-/** A machine that cannot be: `field` is the path of what is wrong, e.g. `interrupts.its[0].base`. */
-export class MachineError extends Error {
-  readonly field: string;
-  constructor(field: string, why: string) {
-    super(`${field}: ${why}`);
-    this.name = 'MachineError';
-    this.field = field;
-  }
-}
+export { MachineError };
 
 /** An address or size: a JSON number, or text such as `0x5080_0000`, `64M`, `8G`. */
 const bytes = z.union([z.number(), z.string()]).transform((value, context) => {
@@ -54,29 +56,29 @@ const granule = z.union([z.literal(4096), z.literal(16384), z.literal(65536)]);
 const smmu = z.strictObject({
   type: z.literal('smmuv3'),
   base: bytes,
-  stage1: z.boolean().default(true),
-  stage2: z.boolean().default(true),
-  granules: z.array(granule).min(1).default([4096, 16384, 65536]),
-  oas: z.union([32, 36, 40, 42, 44, 48].map((bits) => z.literal(bits))).default(48),
-  sidBits: z.int().min(8).max(32).default(16),
-  ssidBits: z.int().min(0).max(20).default(0),
-  coherent: z.boolean().default(true),
-  s2fwb: z.boolean().default(false),
-  canwbs: z.boolean().default(true),
-  stall: z.boolean().default(false),
-  httu: z.enum(['none', 'access', 'dirty']).default('none'),
-  tlbKeepsDirty: z.boolean().default(false),
-  eventQueueLog2: z.int().min(1).max(19).default(7),
-  twoLevelStreamTable: z.boolean().default(true),
-  reserved: z.array(reserved).default([]),
+  stage1: z.boolean().default(SMMU_DEFAULTS.stage1),
+  stage2: z.boolean().default(SMMU_DEFAULTS.stage2),
+  granules: z.array(granule).min(1).default(SMMU_DEFAULTS.granules),
+  oas: z.union([32, 36, 40, 42, 44, 48].map((bits) => z.literal(bits))).default(SMMU_DEFAULTS.oas),
+  sidBits: z.int().min(8).max(32).default(SMMU_DEFAULTS.sidBits),
+  ssidBits: z.int().min(0).max(20).default(SMMU_DEFAULTS.ssidBits),
+  coherent: z.boolean().default(SMMU_DEFAULTS.coherent),
+  s2fwb: z.boolean().default(SMMU_DEFAULTS.s2fwb),
+  canwbs: z.boolean().default(SMMU_DEFAULTS.canwbs),
+  stall: z.boolean().default(SMMU_DEFAULTS.stall),
+  httu: z.enum(['none', 'access', 'dirty']).default(SMMU_DEFAULTS.httu),
+  tlbKeepsDirty: z.boolean().default(SMMU_DEFAULTS.tlbKeepsDirty),
+  eventQueueLog2: z.int().min(1).max(19).default(SMMU_DEFAULTS.eventQueueLog2),
+  twoLevelStreamTable: z.boolean().default(SMMU_DEFAULTS.twoLevelStreamTable),
+  reserved: z.array(reserved).default(SMMU_DEFAULTS.reserved),
 });
 
 const vtd = z.strictObject({
   type: z.literal('intel-vtd'),
   base: bytes,
-  addressWidth: z.union([z.literal(39), z.literal(48)]).default(48),
-  coherent: z.boolean().default(true),
-  reserved: z.array(reserved).default([]),
+  addressWidth: z.union([z.literal(39), z.literal(48)]).default(VTD_DEFAULTS.addressWidth),
+  coherent: z.boolean().default(VTD_DEFAULTS.coherent),
+  reserved: z.array(reserved).default(VTD_DEFAULTS.reserved),
 });
 
 const gic = z.strictObject({
@@ -84,21 +86,21 @@ const gic = z.strictObject({
   version: z.union([z.literal(2), z.literal(3)]),
   distributor: bytes,
   redistributors: bytes.optional(),
-  spis: z.int().min(32).max(988).default(988),
-  lpiBits: z.int().min(14).max(24).default(16),
+  spis: z.int().min(32).max(988).default(GIC_DEFAULTS.spis),
+  lpiBits: z.int().min(14).max(24).default(GIC_DEFAULTS.lpiBits),
   its: z
     .array(
       z.strictObject({
         base: bytes,
-        deviceBits: z.int().min(1).max(32).default(16),
-        eventBits: z.int().min(1).max(32).default(16),
+        deviceBits: z.int().min(1).max(32).default(ITS_DEFAULTS.deviceBits),
+        eventBits: z.int().min(1).max(32).default(ITS_DEFAULTS.eventBits),
         devices: z
           .array(
             z
               .string()
               .regex(/^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/, 'expected a function such as "0000:01:00.0"'),
           )
-          .default([]),
+          .default(ITS_DEFAULTS.devices),
       }),
     )
     .optional(),
@@ -107,7 +109,10 @@ const gic = z.strictObject({
     .optional(),
 });
 
-const x86 = z.strictObject({ type: z.literal('x86'), remapping: z.boolean().default(true) });
+const x86 = z.strictObject({
+  type: z.literal('x86'),
+  remapping: z.boolean().default(X86_INTERRUPT_DEFAULTS.remapping),
+});
 
 const at = z.string().regex(/^[01]?[0-9a-f]\.[0-7]$/, 'expected a device and function number such as "03.0"');
 const slot: z.ZodType<SlotSpec> = z.lazy(() =>
@@ -132,13 +137,13 @@ const slot: z.ZodType<SlotSpec> = z.lazy(() =>
 const machine = z.strictObject({
   name: z.string().min(1),
   architecture: z.enum(['arm64', 'x86']),
-  pageSize: granule.default(4096),
-  cpus: z.int().min(1).max(64).default(4),
+  pageSize: granule.default(MACHINE_DEFAULTS.pageSize),
+  cpus: z.int().min(1).max(64).default(MACHINE_DEFAULTS.cpus),
   memory: z.array(range).min(1),
   iommu: z.discriminatedUnion('type', [smmu, vtd]).nullable(),
   interrupts: z.discriminatedUnion('type', [gic, x86]),
   pci: z.strictObject({
-    segment: z.int().min(0).max(0x7fff).default(0),
+    segment: z.int().min(0).max(0x7fff).default(PCI_DEFAULTS.segment),
     ecam: bytes,
     mmio32: range,
     mmio64: range,

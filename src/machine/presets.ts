@@ -1,5 +1,6 @@
 /** Machines that are ready to use. Each has a root port with ACS and the test device `bell` behind it, at 0000:01:00.0. */
-import { defineMachine, type MachineInput } from './define.ts';
+import { GIC_DEFAULTS, ITS_DEFAULTS, SMMU_DEFAULTS, VTD_DEFAULTS } from './defaults.ts';
+import type { MachineInput } from './define.ts';
 import type { MachineSpec, SlotSpec } from './spec.ts';
 
 const GIGABYTE = 2 ** 30;
@@ -12,12 +13,12 @@ const slots = (): SlotSpec[] => [
 ];
 
 /** What Arm servers have in common: RAM far above 4 GiB, registers below it. */
-const arm: Omit<MachineInput, 'name' | 'interrupts'> = {
-  architecture: 'arm64',
-  pageSize: 4096,
+const arm = {
+  architecture: 'arm64' as const,
+  pageSize: 4096 as const,
   cpus: 4,
   memory: [{ base: 0x80_0000_0000, size: 16 * GIGABYTE }],
-  iommu: { type: 'smmuv3', base: 0x5200_0000 },
+  iommu: { type: 'smmuv3' as const, base: 0x5200_0000, ...SMMU_DEFAULTS },
   pci: {
     segment: 0,
     ecam: 0x40_1000_0000,
@@ -33,13 +34,14 @@ const inputs = {
   'arm-its': {
     ...arm,
     name: 'arm-its',
-    iommu: { type: 'smmuv3', base: 0x5200_0000, httu: 'dirty' },
+    iommu: { ...arm.iommu, httu: 'dirty' },
     interrupts: {
       type: 'gic',
       version: 3,
       distributor: 0x5000_0000,
       redistributors: 0x5010_0000,
-      its: [{ base: 0x5080_0000 }],
+      ...GIC_DEFAULTS,
+      its: [{ base: 0x5080_0000, ...ITS_DEFAULTS }],
     },
   },
   /** SMMUv3 and a GICv2 with a v2m frame of 956 SPIs; MSI_SETSPI_NS at 0x5090_0040. Its MSIs are not isolated. */
@@ -50,6 +52,7 @@ const inputs = {
       type: 'gic',
       version: 2,
       distributor: 0x5000_0000,
+      ...GIC_DEFAULTS,
       v2m: [{ base: 0x5090_0000, spiBase: 64, spiCount: 956 }],
     },
   },
@@ -63,7 +66,7 @@ const inputs = {
       { base: 0, size: 2 * GIGABYTE },
       { base: 4 * GIGABYTE, size: 14 * GIGABYTE },
     ],
-    iommu: { type: 'intel-vtd', base: 0xfed9_0000 },
+    iommu: { type: 'intel-vtd', base: 0xfed9_0000, ...VTD_DEFAULTS },
     interrupts: { type: 'x86', remapping: true },
     pci: {
       segment: 0,
@@ -74,7 +77,7 @@ const inputs = {
       slots: slots(),
     },
   },
-} satisfies Record<string, MachineInput>;
+} satisfies Record<string, MachineInput & MachineSpec>;
 
 export type PresetName = keyof typeof inputs;
 export const presetNames = Object.keys(inputs) as PresetName[];
@@ -83,4 +86,4 @@ export const isPreset = (name: string): name is PresetName => Object.hasOwn(inpu
 
 /** A preset's machine. The input is plain data: spread it and change what you like. */
 export const presetInput = (name: PresetName): MachineInput => structuredClone(inputs[name]);
-export const preset = (name: PresetName): MachineSpec => defineMachine(presetInput(name));
+export const preset = (name: PresetName): MachineSpec => structuredClone<MachineSpec>(inputs[name]);

@@ -1,8 +1,8 @@
 /** Boots a simulated Linux on a machine: probes what is there, in Linux' order, and binds drivers. */
 
 import { Command, Header } from '../../arch/pci/index.ts';
-import { MachineError } from '../../machine/define.ts';
 import type { Machine } from '../../machine/machine.ts';
+import { MachineError } from '../../machine/machine-error.ts';
 import type { SlotSpec } from '../../machine/spec.ts';
 import type { IommuDriver } from '../../ports/iommu.ts';
 import { pciName } from '../../ports/pci.ts';
