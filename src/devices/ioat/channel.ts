@@ -1,5 +1,5 @@
 /**
- * One channel of the engine: fetches descriptors as far as DMACOUNT allows, one after the other, copies, and says so in CHANSTS, in memory
+ * One channel of the engine: fetches descriptors as far as DMACOUNT allows, one after the other, copies or fills, and says so in CHANSTS, in memory
  * and by an interrupt. An error halts it with its bit in CHANERR; it starts again after a reset, or when CHANERR was cleared and a chain written.
  */
 import type { PciPort } from '../../ports/pci.ts';
@@ -11,6 +11,7 @@ import {
   Control,
   IOAT_DESCRIPTOR_BYTES,
   IOAT_OP_COPY,
+  IOAT_OP_FILL,
   ChannelRegister as R,
 } from './registers.ts';
 
@@ -26,6 +27,8 @@ interface Descriptor {
   readonly size: number;
   readonly control: number;
   readonly source: number;
+  /** The eight bytes that a fill has in place of a source. */
+  readonly pattern: Uint8Array;
   readonly destination: number;
   readonly next: number;
 }
@@ -135,6 +138,7 @@ export class IoatChannel {
     this.dmaCount = 0;
     this.completed = 0;
     if (this.state === Chansts.DONE) this.state = Chansts.SUSPENDED;
+    else if (this.state === Chansts.HALTED && (this.errors & ~this.errorMask) === 0) this.state = Chansts.ARMED;
   }
 
   private command(command: number): void {
@@ -201,9 +205,11 @@ export class IoatChannel {
 
   private perform(port: PciPort, descriptor: Descriptor): void {
     const { size, control, source, destination } = descriptor;
-    if (control >>> 24 !== IOAT_OP_COPY) this.fail(Chanerr.CONTROL);
+    const operation = control >>> 24;
+    if (operation !== IOAT_OP_COPY && operation !== IOAT_OP_FILL) this.fail(Chanerr.CONTROL);
     else if (size === 0 || size > this.owner.largest) this.fail(Chanerr.LENGTH);
     else if ((control & Control.NULL) !== 0) this.complete(port, descriptor);
+    else if (operation === IOAT_OP_FILL) this.store(port, destination, filled(size, descriptor.pattern), descriptor);
     else {
       const { epoch } = this;
       port.dmaRead(source, size, (readable, bytes) => {
@@ -299,5 +305,18 @@ function decode(at: number, bytes: Uint8Array): Descriptor {
   const view = new DataView(bytes.buffer, bytes.byteOffset, IOAT_DESCRIPTOR_BYTES);
   const word = (offset: number): number => view.getUint32(offset, true);
   const address = (offset: number): number => word(offset + 4) * 2 ** 32 + word(offset);
-  return { at, size: word(0), control: word(4), source: address(8), destination: address(16), next: address(24) };
+  return {
+    at,
+    size: word(0),
+    control: word(4),
+    source: address(8),
+    pattern: bytes.slice(8, 16),
+    destination: address(16),
+    next: address(24),
+  };
+}
+
+/** The pattern again and again from its first byte, cut off at `size`. */
+function filled(size: number, pattern: Uint8Array): Uint8Array {
+  return new Uint8Array(size).map((_, i) => pattern[i % pattern.length]!);
 }

@@ -6,7 +6,7 @@ import { Ioat } from './ioat.ts';
 
 const CH = 0x80;
 const [CHANCTRL, CHANCMD, DMACOUNT, CHANSTS, CHAINADDR, CHANCMP, CHANERR] = [0, 4, 6, 8, 0x10, 0x18, 0x28];
-const [ACTIVE, DONE, SUSPENDED, HALTED] = [0, 1, 2, 3];
+const [ACTIVE, DONE, SUSPENDED, HALTED, ARMED] = [0, 1, 2, 3, 4];
 const RESET = 0x20;
 /** INT_REARM, ANY_ERR_ABORT_EN, ERR_COMPLETION_EN, ERR_INT_EN: what Linux calls IOAT_CHANCTRL_RUN. */
 const RUN = 0x1d;
@@ -66,16 +66,42 @@ function driver(options: Record<string, number> = {}, channel = 0) {
 }
 
 describe('ioat', () => {
-  it('says what it is: one channel of 1 MiB transfers, version 3.2, nothing optional', () => {
+  it('says what it is: one channel of 1 MiB transfers, version 3.2, block fill', () => {
     const { ioat } = driver();
     expect(ioat.spec).toMatchObject({ vendorId: 0x8086, deviceId: 0x2021, classCode: 0x088000, msix: { vectors: 1 } });
-    expect([ioat.read(0, 1), ioat.read(1, 1), ioat.read(8, 1), ioat.read(0x10, 4)]).toEqual([1, 20, 0x32, 0]);
+    expect([ioat.read(0, 1), ioat.read(1, 1), ioat.read(8, 1), ioat.read(0x10, 4)]).toEqual([1, 20, 0x32, 0x40]);
     expect(() => new Ioat({ channels: 9 })).toThrow('ioat: channels: expected an integer from 1 to 8, got 9');
   });
 
   it('is halted after a reset, which it reports done', () => {
     const { ioat, status, base } = driver();
     expect([status(), ioat.read(base + CHANCMD, 1)]).toEqual([HALTED, 0]);
+  });
+
+  // DPDK's drivers/dma/ioat starts a channel so, and gives up on one whose CHANSTS is not exactly this.
+  it('is armed by a chain after a reset, and not while an error stands', () => {
+    const { chain, ioat, base, status, run, write32 } = driver();
+    chain(0x1000);
+    expect([ioat.read(base + CHANSTS, 4), ioat.read(base + CHANSTS + 4, 4)]).toEqual([ARMED, 0]);
+    ioat.write(base + CHANCMD, 1, 4);
+    expect(status()).toBe(SUSPENDED);
+    expect(run([{ size: 0, source: 0, destination: 0 }])).toBe(HALTED);
+    chain(0x1000);
+    expect(status()).toBe(HALTED);
+    write32(CHANERR, -1);
+    ioat.write(base + CHANCMD, 1, RESET);
+    chain(0x1000);
+    expect(status()).toBe(ARMED);
+  });
+
+  it('fills with a pattern of eight bytes, to the byte', () => {
+    const { run, memory } = driver();
+    const fill = { size: 11, source: 0, destination: 0x5003, control: 0x0100_0000 };
+    const source = 0xba98_7654_3210;
+    expect(run([{ ...fill, source }])).toBe(DONE);
+    expect(Buffer.from(memory.subarray(0x5002, 0x500f)).toString('hex')).toBe(
+      '00' + '1032547698ba0000' + '103254' + '00',
+    );
   });
 
   it('copies, and rests in DONE with the descriptor that it completed', () => {

@@ -1,13 +1,13 @@
 /**
  * `ioat`: Intel's I/OAT DMA engine as in Skylake-SP (8086:2021, version 3.2), the device for which the kernel's VFIO selftests bring a driver.
- * It copies memory. XOR, P+Q, fill and DCA are not built, and DMACAPABILITY says so.
+ * It copies and fills memory. XOR, P+Q and DCA are not built, and DMACAPABILITY says so.
  *
  * BAR 0: 16 KiB, the registers, the MSI-X table at 0x2000 and its pending bits at 0x3000; one vector for each channel.
  */
 import type { FunctionSpec, PciFunction, PciPort, Registers } from '../../ports/pci.ts';
 import { type DeviceOptions, OptionReader } from '../options.ts';
 import { type ChannelOwner, IoatChannel } from './channel.ts';
-import { CHANNEL_STRIDE, Intrctrl, IoatRegister as R } from './registers.ts';
+import { CHANNEL_STRIDE, FILL_BLOCK, Intrctrl, IoatRegister as R } from './registers.ts';
 
 export const IOAT_VENDOR = 0x8086;
 export const IOAT_DEVICE = 0x2021;
@@ -125,6 +125,8 @@ export class Ioat implements PciFunction, Registers, ChannelOwner {
         return VERSION;
       case R.INTRDELAY:
         return this.delay;
+      case R.DMACAPABILITY:
+        return FILL_BLOCK;
       default:
         return this.channelAt(offset)?.readWord(offset % CHANNEL_STRIDE) ?? 0;
     }

@@ -21,7 +21,7 @@ export const IoatRegister = {
   INTRDELAY: 0x0c,
   /** 16, read only. */
   CS_STATUS: 0x0e,
-  /** 32, read only: none of the optional operations is built. */
+  /** 32, read only: of the optional operations there is {@link FILL_BLOCK}. */
   DMACAPABILITY: 0x10,
 } as const;
 
@@ -65,7 +65,8 @@ export const Chanctrl = {
   WRITABLE: 0xf33c,
 } as const;
 export const Chancmd = { SUSPEND: 0x04, RESET: 0x20 } as const;
-export const Chansts = { ACTIVE: 0, DONE: 1, SUSPENDED: 2, HALTED: 3 } as const;
+/** ARMED: a halted channel that has a chain again, and waits for DMACOUNT (DPDK drivers/dma/ioat waits for it). */
+export const Chansts = { ACTIVE: 0, DONE: 1, SUSPENDED: 2, HALTED: 3, ARMED: 4 } as const;
 export const Chanerr = {
   NEXT_ADDR: 0x0004,
   NEXT_DESC_ALIGN: 0x0008,
@@ -77,8 +78,12 @@ export const Chanerr = {
   COMPLETION_ADDR: 0x1000,
 } as const;
 
-/** A descriptor: size, control, source, destination, next; 64 bytes of which a copy uses 32. */
+/** Of DMACAPABILITY: block fill. */
+export const FILL_BLOCK = 0x40;
+
+/** A descriptor: size, control, source (of a fill: 8 bytes of pattern), destination, next; 64 bytes of which these use 40. */
 export const IOAT_DESCRIPTOR_BYTES = 64;
 /** Bits of a descriptor's control word; its operation is in bits 31:24. */
 export const Control = { INT_EN: 0x01, COMPL_WRITE: 0x08, FENCE: 0x10, NULL: 0x20 } as const;
 export const IOAT_OP_COPY = 0;
+export const IOAT_OP_FILL = 1;
