@@ -21,25 +21,29 @@ export async function findQemu(name) {
   return fromTree(tree, name);
 }
 
-/**
- * The tree has a C library of its own, newer than this machine's: its loader starts the program, with its libraries. So no
- * chroot is needed, and no rights.
- */
 function fromTree(tree, name) {
-  const libraries = join(
-    tree,
-    'usr/lib',
-    readdirSync(join(tree, 'usr/lib')).find((entry) => entry.endsWith('-linux-gnu')),
-  );
-  const loader = readdirSync(libraries).find((entry) => /^ld-linux.*\.so/.test(entry));
-  const command = join(libraries, loader);
-  const start = ['--library-path', libraries, join(tree, 'usr/bin', name)];
+  const { command, args, libraries } = loaderOf(tree);
+  const start = [...args, join(tree, 'usr/bin', name)];
   const environment = { ...process.env, QEMU_MODULE_DIR: join(libraries, 'qemu') };
   const version = versionOf(command, start, environment);
   const data = ['usr/share/qemu', 'usr/share/seabios', 'usr/lib/ipxe/qemu']
     .map((path) => join(tree, path))
     .filter(existsSync);
   return { command, args: [...start, ...data.flatMap((path) => ['-L', path])], environment, version };
+}
+
+/**
+ * How to start a program of an unpacked tree: the tree has a C library of its own, newer than this machine's, and its loader starts
+ * the program, with its libraries. So no chroot is needed, and no rights.
+ */
+export function loaderOf(tree) {
+  const below = join(tree, 'usr/lib');
+  const libraries = join(
+    below,
+    readdirSync(below).find((entry) => entry.endsWith('-linux-gnu')),
+  );
+  const loader = readdirSync(libraries).find((entry) => /^ld-linux.*\.so/.test(entry));
+  return { command: join(libraries, loader), args: ['--library-path', libraries], libraries };
 }
 
 function versionOf(command, args, environment) {

@@ -1,0 +1,2 @@
+/** What is looked for in a run, and whether it was there. */
+export const check = (what, ok) => ({ what, ok: Boolean(ok) });
