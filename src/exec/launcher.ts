@@ -1,6 +1,6 @@
 /**
- * The program's first life: a small Node process that installs the filter on itself, hands its listener over and becomes the program.
- * Run as `node launcher.js FILTER(hex) NOFILE PROGRAM ARGS…` with pipes on descriptors 3 (out) and 4 (in).
+ * The program's first life where stub/ has none for the machine: a small Node process that installs the filter on itself, hands its listener over and
+ * becomes the program. Run as `node launcher.js FILTER(hex) PROGRAM ARGS…` with pipes on descriptors 3 (out) and 4 (in).
  */
 import { readSync, writeSync } from 'node:fs';
 import { Libc } from '../libc/libc.ts';
@@ -11,19 +11,17 @@ const PR_SET_NO_NEW_PRIVS = 38;
 const SECCOMP_SET_MODE_FILTER = 1;
 /** NEW_LISTENER, and WAIT_KILLABLE_RECV (Linux 5.19): a signal must not make a call that is being served start again. */
 const FILTER_FLAGS = [0x08 | 0x20, 0x08];
-const RLIMIT_NOFILE = 7;
 const SIGPIPE = 13;
+const SIGXFSZ = 25;
 const ENOENT = 2;
 
-const [filterText = '', limit = '0', ...argv] = process.argv.slice(2);
+const [filterText = '', ...argv] = process.argv.slice(2);
 const libc = await Libc.load();
 const library = cLibrary(libc.koffi);
 const fcntl = library.func('int fcntl(int fd, int command, int argument)');
 const prctl = library.func('int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)');
 const syscall = library.func('int syscall(long number, long operation, long flags, void *argument)');
 const signal = library.func('uint64_t signal(int number, uint64_t handler)');
-const getrlimit = library.func('int getrlimit(int resource, void *limit)');
-const setrlimit = library.func('int setrlimit(int resource, void *limit)');
 const execvp = library.func('int execvp(const char *file, void *arguments)');
 
 // Everything that needs memory first: between the filter and exec as little as possible happens.
@@ -32,9 +30,8 @@ const pointers = argumentVector(argv);
 const word = Buffer.alloc(8);
 for (const fd of [0, 1, 2]) fcntl(fd, F_SETFD, 0);
 for (const fd of [3, 4]) fcntl(fd, F_SETFD, 1);
-// Node ignores SIGPIPE and raises the limit of descriptors; the program would inherit both.
-signal(SIGPIPE, 0);
-restoreLimit(Number(limit));
+// Node ignores both; the program would inherit that.
+for (const number of [SIGPIPE, SIGXFSZ]) signal(number, 0);
 prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 const listener = install();
 tell(listener);
@@ -91,12 +88,4 @@ function memory(length: number): { address: number; bytes: Uint8Array } {
   const mapped = libc.allocate(length);
   if (typeof mapped === 'number') throw new RangeError(`no memory for ${length} bytes: errno ${-mapped}`);
   return { address: mapped.address, bytes: new Uint8Array(mapped.view()) };
-}
-
-function restoreLimit(soft: number): void {
-  const limits = Buffer.alloc(16);
-  if (getrlimit(RLIMIT_NOFILE, limits) !== 0) return;
-  if (!(soft > 0) || BigInt(soft) > limits.readBigUInt64LE(8)) return;
-  limits.writeBigUInt64LE(BigInt(soft), 0);
-  setrlimit(RLIMIT_NOFILE, limits);
 }

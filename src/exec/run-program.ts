@@ -13,7 +13,7 @@ import { type Launched, launch } from './launch.ts';
 import { Lobby } from './lobby.ts';
 import { type CallTable, callTable } from './numbers.ts';
 import type { Counts } from './session.ts';
-import type { Supervisor } from './supervisor.ts';
+import type { ServedCall, Supervisor } from './supervisor.ts';
 
 export interface RunOptions {
   /** Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST does: for the kernel's own selftests. */
@@ -21,6 +21,10 @@ export interface RunOptions {
   /** The host surely boots: it does so when the program first touches it. Else it has booted before the program starts. */
   readonly bootWhenTouched?: boolean;
   readonly onRefusal?: (refusal: Refusal, process: string) => void;
+  /** Called for each call that the simulated host answered, before the program goes on. */
+  readonly onCall?: (call: ServedCall) => void;
+  /** Called when a program has ended that had made calls, after what it held alone was released. */
+  readonly onEnd?: (program: string) => void;
   readonly onError?: (error: unknown) => void;
 }
 
@@ -67,8 +71,7 @@ export async function runProgram(
   const limit = softLimit();
   const range: FdRange = { first: Math.min(HIGHEST, limit) - NUMBERS, end: Math.min(HIGHEST, limit) };
   if (range.first < 64) throw new ExecUnavailable(`RLIMIT_NOFILE is ${limit}: raise it with ulimit -n 1024`);
-  const filter = Buffer.from(buildFilter(table, range)).toString('hex');
-  const child = launch(libc, [filter, String(limit), ...argv]);
+  const child = launch(libc, { filter: buildFilter(table, range), descriptorLimit: limit, argv });
   const stopForwarding = forwardSignals(child);
   try {
     const run: Run = { child, libc, table, range, options, host };

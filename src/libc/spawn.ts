@@ -9,6 +9,7 @@ import { type WaitStatus, waitStatus } from './wait-status.ts';
 export type { WaitStatus };
 
 const SIGPIPE = 13;
+const SIGXFSZ = 25;
 const SETSIGDEF = 0x04;
 const SETSIGMASK = 0x08;
 /** posix_spawnattr_t has 336 bytes and posix_spawn_file_actions_t 80 in glibc and musl, sigset_t 128. */
@@ -28,7 +29,7 @@ export interface SpawnOrder {
   readonly descriptors: readonly (readonly [number, number])[];
 }
 
-/** The child's process id, or -errno. Signals are as a shell's child has them: nothing blocked, SIGPIPE not ignored. */
+/** The child's process id, or -errno. Signals are as a shell's child has them: nothing blocked, and what Node ignores (SIGPIPE, SIGXFSZ) not ignored. */
 export function spawnProgram(libc: Libc, order: SpawnOrder): number {
   const library = cLibrary(libc.koffi);
   const attributes = new Uint8Array(ATTRIBUTES);
@@ -36,7 +37,10 @@ export function spawnProgram(libc: Libc, order: SpawnOrder): number {
   const pid = new Int32Array(new ArrayBuffer(128), 0, 1);
   library.func('int posix_spawnattr_init(void *attributes)')(attributes);
   library.func('int posix_spawnattr_setflags(void *attributes, short flags)')(attributes, SETSIGDEF | SETSIGMASK);
-  library.func('int posix_spawnattr_setsigdefault(void *attributes, const void *set)')(attributes, signalSet(SIGPIPE));
+  library.func('int posix_spawnattr_setsigdefault(void *attributes, const void *set)')(
+    attributes,
+    signalSet(SIGPIPE, SIGXFSZ),
+  );
   library.func('int posix_spawnattr_setsigmask(void *attributes, const void *set)')(attributes, signalSet());
   library.func('int posix_spawn_file_actions_init(void *actions)')(actions);
   const move = library.func('int posix_spawn_file_actions_adddup2(void *actions, int from, int to)');
