@@ -5,7 +5,8 @@ import type { DmaBuffer } from './dma-buffer.ts';
 import type { IovaRange } from './iommu-info.ts';
 
 /** What the device may do: read, write, or both. */
-export type DmaAccess = 'r' | 'w' | 'rw';
+export const DMA_ACCESSES = ['r', 'w', 'rw'] as const;
+export type DmaAccess = (typeof DMA_ACCESSES)[number];
 
 export interface MapDmaOptions {
   /** Bytes; rounded up to whole pages. Or hand over memory as `buffer`, which then belongs to the DMA buffer. */
@@ -35,9 +36,9 @@ export interface AddressSpace extends Disposable {
    * @param length bytes, as all three a multiple of the smallest page
    * @throws VfioError: EEXIST over a mapping, EINVAL over what is reserved, ENOSPC without room
    */
-  map(iova: number | null, address: number, length: number, access?: DmaAccess): Iova;
+  map(iova: number | bigint | null, address: number, length: number, access?: DmaAccess): Iova;
   /** Unmaps what lies in [iova, iova + length). @returns bytes unmapped, 0 when nothing was there @throws VfioError when a mapping would be cut */
-  unmap(iova: number, length: number): number;
+  unmap(iova: number | bigint, length: number): number;
   /** Unmaps everything. @returns bytes unmapped @throws VfioError */
   unmapAll(): number;
   /** What may be mapped, in ascending order; empty when the kernel does not say. It changes with devices and doorbells. @throws VfioError */

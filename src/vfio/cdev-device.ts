@@ -11,14 +11,15 @@ import {
   vfio_device_bind_iommufd,
   vfio_device_detach_iommufd_pt,
 } from '../uapi/vfio-cdev.ts';
+import { refuseArgument } from './argument.ts';
 import { Device } from './device.ts';
 import { cdevOf } from './device-names.ts';
 import { userMemory } from './dma-memory.ts';
 import { check, refused, VfioError } from './error.ts';
 import { explainAttach, explainAttachPasid, explainBind, explainOpenCdev } from './explain-iommufd.ts';
 import { Hwpt } from './hwpt.ts';
-import type { Ioas } from './ioas.ts';
-import type { Iommufd } from './iommufd.ts';
+import { Ioas } from './ioas.ts';
+import { Iommufd } from './iommufd.ts';
 
 export interface BindOptions {
   /** The VF token of a function of SR-IOV, as a UUID. */
@@ -93,6 +94,7 @@ export class CdevDevice extends Device {
   bind(iommufd: Iommufd, { token }: BindOptions = {}): number {
     const name = 'VFIO_DEVICE_BIND_IOMMUFD';
     this.assertOpen(name);
+    if (!(iommufd instanceof Iommufd)) refuseArgument(name, 'iommufd', 'an Iommufd', iommufd);
     iommufd.assertOpen(name);
     const uuid = token === undefined ? null : this.#uuid(token);
     const bytes = vfio_device_bind_iommufd.bytes({
@@ -145,7 +147,7 @@ export class CdevDevice extends Device {
    */
   detach({ pasid }: AttachOptions = {}): void {
     const name = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
-    if (this.#tableOf(pasid) === null) return;
+    if (this.#tableOf(pasid, name) === null) return;
     this.assertOpen(name);
     const flags = pasid === undefined ? 0 : VFIO_DEVICE_DETACH_PASID;
     const argsz = vfio_device_detach_iommufd_pt.size;
@@ -180,6 +182,7 @@ export class CdevDevice extends Device {
   #attach(table: Ioas | Hwpt, pasid: number | undefined): number {
     const name = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
     this.assertOpen(name);
+    this.#assertOwn(table, name);
     table.assertOpen(name);
     const argsz = vfio_device_attach_iommufd_pt.size;
     const flags = pasid === undefined ? 0 : VFIO_DEVICE_ATTACH_PASID;
@@ -196,12 +199,20 @@ export class CdevDevice extends Device {
     return vfio_device_attach_iommufd_pt.get(bytes, 'pt_id');
   }
 
+  /** Another iommufd may have an object of the same id. @throws VfioError ENOENT */
+  #assertOwn(table: Ioas | Hwpt, request: string): void {
+    if (!(table instanceof Ioas || table instanceof Hwpt)) refuseArgument(request, 'pt_id', 'an Ioas or a Hwpt', table);
+    const { iommufd } = table instanceof Hwpt ? table.ioas : table;
+    if (this.#iommufd === null || iommufd === this.#iommufd) return;
+    const why = `${table.label} belongs to another iommufd than ${this.label}`;
+    throw new VfioError({ code: 'ENOENT', request, why, field: 'pt_id' });
+  }
+
   /** @throws VfioError EINVAL for what is no PASID */
-  #tableOf(pasid: number | undefined): Ioas | Hwpt | null {
+  #tableOf(pasid: number | undefined, request = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT'): Ioas | Hwpt | null {
     if (pasid === undefined) return this.#table;
     if (Number.isInteger(pasid) && pasid > 0 && pasid < PASID_END) return this.#pasids.get(pasid) ?? null;
-    const why = `pasid ${pasid} is not between 1 and 2^20 - 1`;
-    throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_ATTACH_IOMMUFD_PT', why, field: 'pasid' });
+    return refuseArgument(request, 'pasid', 'an integer from 1 to 2^20 - 1', pasid);
   }
 
   #named(pasid: number | undefined): string {
@@ -231,7 +242,7 @@ const isOf = (table: Ioas | Hwpt | null, space: Ioas | Hwpt): boolean =>
 
 /** The 16 bytes of a UUID in the order of its text (lib/uuid.c `uuid_parse`). */
 function uuidBytes(text: string): Uint8Array {
-  const digits = text.replaceAll('-', '');
+  const digits = String(text).replaceAll('-', '');
   if (/^[0-9a-f]{32}$/i.test(digits)) return Uint8Array.from(digits.match(/../g) ?? [], (pair) => Number(`0x${pair}`));
   const why = `${JSON.stringify(text)} is no UUID`;
   throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_BIND_IOMMUFD', why, field: 'token_uuid_ptr' });

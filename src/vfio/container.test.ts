@@ -45,6 +45,10 @@ describe('opening', () => {
   it('says why SET_IOMMU failed', () => {
     const kernel = scriptedHost().on('VFIO_SET_IOMMU', () => 'EINVAL');
     expect(() => Container.open(kernel).setIommu()).toThrow('VFIO_SET_IOMMU: EINVAL: no group is in the container yet');
+    const unsafe = scriptedHost().on('VFIO_SET_IOMMU', () => 'EPERM');
+    expect(() => Container.open(unsafe).setIommu()).toThrow(
+      /^VFIO_SET_IOMMU: EPERM: the host’s MSIs are not isolated: .*; the parameter allow_unsafe_interrupts=1 of vfio_iommu_type1 accepts that$/,
+    );
   });
 });
 
@@ -156,7 +160,10 @@ describe('mapping', () => {
   });
 
   it('takes no address beyond 2^53', () => {
-    expect(() => ready(scriptedHost()).mapDma({ length: 4096, iova: 1n << 60n })).toThrow(RangeError);
+    const error = caught(() => ready(scriptedHost()).mapDma({ length: 4096, iova: 1n << 60n }));
+    expect(error.message).toBe(
+      'VFIO_IOMMU_MAP_DMA: EINVAL: expected an integer from 0 to 2^53 - 1, got 1152921504606846976n (iova)',
+    );
   });
 });
 

@@ -1,5 +1,5 @@
 /** A container: one IOMMU context (`/dev/vfio/vfio`) that groups are put into and memory is mapped into. */
-import { hex, type Iova, iova as toIova } from '../ports/address.ts';
+import { hex, type Iova } from '../ports/address.ts';
 import type { Kernel } from '../ports/kernel.ts';
 import {
   VFIO_API_VERSION,
@@ -21,7 +21,8 @@ import {
   vfio_iommu_type1_dma_unmap,
   vfio_iommu_type1_info,
 } from '../uapi/vfio-type1.ts';
-import type { AddressSpace, DmaAccess, MapDmaOptions } from './address-space.ts';
+import { type AddressSpace, DMA_ACCESSES, type DmaAccess, type MapDmaOptions } from './address-space.ts';
+import { oneOf, whole, wholeIova } from './argument.ts';
 import { chooseIova } from './choose-iova.ts';
 import type { DmaBuffer } from './dma-buffer.ts';
 import { mapMemory } from './dma-memory.ts';
@@ -86,11 +87,13 @@ export class Container extends Resource implements AddressSpace {
 
   /** Does the kernel know the IOMMU driver, or the ability, `id` (`VFIO_UNMAP_ALL`)? @throws VfioError */
   hasExtension(id: number): boolean {
-    return this.#call(VFIO_CHECK_EXTENSION, 'VFIO_CHECK_EXTENSION', id) > 0;
+    const name = 'VFIO_CHECK_EXTENSION';
+    return this.#call(VFIO_CHECK_EXTENSION, name, whole(id, name, 'extension')) > 0;
   }
 
   /** Sets the IOMMU driver; a group must be in the container. Left out: type1v2, or type1 where that is all. @throws VfioError */
   setIommu(id?: number): void {
+    if (id !== undefined) whole(id, 'VFIO_SET_IOMMU', 'type');
     const driver = id ?? (this.hasExtension(VFIO_TYPE1v2_IOMMU) ? VFIO_TYPE1v2_IOMMU : VFIO_TYPE1_IOMMU);
     const result = this.kernel.ioctl(this.fd, VFIO_SET_IOMMU, driver);
     check(this.kernel, result, 'VFIO_SET_IOMMU', (code) => this.#explainSetIommu(code));
@@ -121,14 +124,18 @@ export class Container extends Resource implements AddressSpace {
   }
 
   /** With null the library chooses the lowest place of those that it did not map itself: the kernel does not choose. */
-  map(iova: number | null, address: number, length: number, access: DmaAccess = 'rw'): Iova {
-    this.assertOpen('VFIO_IOMMU_MAP_DMA');
-    const at = iova === null ? this.#choose(length, this.#smallestPage()) : toIova(iova);
+  map(iova: number | bigint | null, address: number, length: number, access: DmaAccess = 'rw'): Iova {
+    const name = 'VFIO_IOMMU_MAP_DMA';
+    this.assertOpen(name);
+    whole(address, name, 'vaddr');
+    whole(length, name, 'size');
+    oneOf(access, DMA_ACCESSES, name, 'access');
+    const at = iova === null ? this.#choose(length, this.#smallestPage()) : wholeIova(iova, name);
     const flags = (access !== 'w' ? VFIO_DMA_MAP_FLAG_READ : 0) | (access !== 'r' ? VFIO_DMA_MAP_FLAG_WRITE : 0);
     const argsz = vfio_iommu_type1_dma_map.size;
     const bytes = vfio_iommu_type1_dma_map.bytes({ argsz, flags, vaddr: address, iova: at, size: length });
     const result = this.kernel.ioctl(this.fd, VFIO_IOMMU_MAP_DMA, bytes);
-    check(this.kernel, result, 'VFIO_IOMMU_MAP_DMA', (code) =>
+    check(this.kernel, result, name, (code) =>
       this.kernel.refusal() === null ? explainMap(code, this, { iova: at, address, length }) : null,
     );
     this.#mappings.set(at, length);
@@ -136,11 +143,14 @@ export class Container extends Resource implements AddressSpace {
   }
 
   /** Unmaps what lies in [iova, iova + length). @returns bytes unmapped, 0 when nothing was there @throws VfioError */
-  unmap(iova: number, length: number): number {
-    this.assertOpen('VFIO_IOMMU_UNMAP_DMA');
+  unmap(from: number | bigint, length: number): number {
+    const name = 'VFIO_IOMMU_UNMAP_DMA';
+    this.assertOpen(name);
+    const iova = wholeIova(from, name);
+    whole(length, name, 'size');
     const bytes = this.#unmapRequest(iova, length, 0);
     const result = this.kernel.ioctl(this.fd, VFIO_IOMMU_UNMAP_DMA, bytes);
-    check(this.kernel, result, 'VFIO_IOMMU_UNMAP_DMA', (code) => this.#explainUnmap(code, iova, length));
+    check(this.kernel, result, name, (code) => this.#explainUnmap(code, iova, length));
     this.#forget(iova, length);
     return Number(vfio_iommu_type1_dma_unmap.get(bytes, 'size'));
   }
@@ -216,7 +226,12 @@ export class Container extends Resource implements AddressSpace {
     this.kernel.ioctl(this.fd, VFIO_IOMMU_UNMAP_DMA, this.#unmapRequest(iova, length, 0));
   }
 
-  #explainSetIommu(code: string): { why: string } | null {
+  #explainSetIommu(code: string): { why: string; hint?: string } | null {
+    // vfio_iommu_type1.c `vfio_iommu_type1_attach_group`: nothing else there is EPERM.
+    if (code === 'EPERM') {
+      const why = 'the host’s MSIs are not isolated: a device could raise the interrupts of others';
+      return { why, hint: 'the parameter allow_unsafe_interrupts=1 of vfio_iommu_type1 accepts that' };
+    }
     if (code !== 'EINVAL') return null;
     const why = this.#groups.size === 0 ? 'no group is in the container yet' : 'the container has its IOMMU already';
     return { why };

@@ -10,6 +10,7 @@ import {
 import { VFIO_DEVICE_FEATURE_DMA_BUF } from '../uapi/vfio-feature.ts';
 import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX } from '../uapi/vfio-pci.ts';
 import type { AddressSpace } from './address-space.ts';
+import { oneOf } from './argument.ts';
 import { ConfigSpace } from './config-space.ts';
 import type { Container } from './container.ts';
 import { groupOf } from './device-names.ts';
@@ -18,7 +19,7 @@ import { Doorbell } from './doorbell.ts';
 import { check, VfioError } from './error.ts';
 import { Feature } from './feature.ts';
 import type { Group } from './group.ts';
-import { type InterruptKind, Interrupts } from './interrupts.ts';
+import { INTERRUPT_KINDS, type InterruptKind, Interrupts } from './interrupts.ts';
 import { queryRegion, Region } from './region.ts';
 import { askInfo } from './request.ts';
 import { type GroupReservedRegion, reservedRegions } from './reserved-regions.ts';
@@ -175,6 +176,7 @@ export class Device extends Resource {
   /** @throws VfioError EBADF after close */
   interrupts(kind: InterruptKind): Interrupts {
     this.assertOpen('VFIO_DEVICE_GET_IRQ_INFO');
+    oneOf(kind, INTERRUPT_KINDS, 'VFIO_DEVICE_GET_IRQ_INFO', 'kind');
     const known = this.#interrupts.get(kind);
     if (known !== undefined && !known.isClosed) return known;
     const interrupts = this.adopt(new Interrupts(this.kernel, this.fd, kind, this.name));
@@ -193,7 +195,10 @@ export class Device extends Resource {
    */
   exportDmaBuf(bar: number, ranges?: readonly DmaBufRange[]): DmaBuf {
     const whole = ranges ?? [
-      { offset: 0, length: bar >= 0 && bar < VFIO_PCI_ROM_REGION_INDEX ? this.bar(bar).size : 0 },
+      {
+        offset: 0,
+        length: Number.isInteger(bar) && bar >= 0 && bar < VFIO_PCI_ROM_REGION_INDEX ? this.bar(bar).size : 0,
+      },
     ];
     return this.adopt(exportDmaBuf(this.kernel, this.feature(VFIO_DEVICE_FEATURE_DMA_BUF), this.name, bar, whole));
   }

@@ -1,6 +1,7 @@
 /** What devices wrote, from the IOMMU's own tables: IOMMU_HWPT_GET_DIRTY_BITMAP, told as ranges. */
 import { hex, type Iova, iova as toIova } from '../ports/address.ts';
 import * as uapi from '../uapi/iommufd.ts';
+import { refuseArgument, whole, wholeIova } from './argument.ts';
 import { userMemory } from './dma-memory.ts';
 import type { Hwpt } from './hwpt.ts';
 
@@ -26,12 +27,14 @@ export interface ReadDirtyOptions {
 const WINDOW = 2 ** 24;
 /** The largest block of Linux's tables with addresses of 48 bits: no window begins inside of one. */
 const LARGEST_BLOCK = 2 ** 30;
+const REQUEST = 'IOMMU_HWPT_GET_DIRTY_BITMAP';
 
 /** Lowest first; what touches is one range. @throws VfioError */
 export function readDirtyPages(hwpt: Hwpt, { range, pageSize, keep = false }: ReadDirtyOptions): DirtyRange[] {
   const { ioas } = hwpt;
-  const page = pageSize ?? ioas.pageSizes()[0]!;
-  const wanted = range === undefined ? mapped(hwpt) : [{ start: toIova(range.iova), length: range.length }];
+  const page = whole(pageSize ?? ioas.pageSizes()[0]!, REQUEST, 'page_size');
+  if (page === 0) refuseArgument(REQUEST, 'page_size', 'a power of two', page);
+  const wanted = range === undefined ? mapped(hwpt) : [withinAperture(hwpt, range)];
   const longest = Math.min(WINDOW, Math.max(1, ...wanted.map(({ length }) => Math.ceil(length / page))));
   const memory = userMemory(ioas.kernel, Math.ceil(longest / 8 / ioas.kernel.pageSize) * ioas.kernel.pageSize);
   const found: { iova: number; length: number }[] = [];
@@ -49,6 +52,16 @@ export function readDirtyPages(hwpt: Hwpt, { range, pageSize, keep = false }: Re
     memory.free();
   }
   return found.map(({ iova, length }) => ({ iova: toIova(iova), length }));
+}
+
+/** Behind the page table's last IOVA nothing can be dirty, and a longer range would be asked for window after window. */
+function withinAperture(hwpt: Hwpt, { iova, length }: NonNullable<ReadDirtyOptions['range']>) {
+  const start: number = wholeIova(iova, REQUEST);
+  const bytes = whole(length, REQUEST, 'length');
+  if (bytes === 0) refuseArgument(REQUEST, 'length', 'a page or more', bytes);
+  const last = hwpt.ioas.ranges().at(-1)?.end ?? 0;
+  const cut = start + bytes - 1 > last && start <= last && bytes % hwpt.ioas.kernel.pageSize === 0;
+  return { start, length: cut ? last + 1 - start : bytes };
 }
 
 /** A block never reaches over the end of a mapping. */
@@ -73,10 +86,9 @@ interface Wanted {
 function getBitmap(hwpt: Hwpt, wanted: Wanted, keep: boolean): void {
   const flags = keep ? uapi.IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR : 0;
   const fields = { hwpt_id: hwpt.id, flags, ...wanted };
-  const name = 'IOMMU_HWPT_GET_DIRTY_BITMAP';
   const explain = (code: string) => explainDirty(code, hwpt, wanted);
   const { iommufd } = hwpt.ioas;
-  iommufd.request(name, uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, uapi.iommu_hwpt_get_dirty_bitmap, fields, explain);
+  iommufd.request(REQUEST, uapi.IOMMU_HWPT_GET_DIRTY_BITMAP, uapi.iommu_hwpt_get_dirty_bitmap, fields, explain);
 }
 
 /** What an errno of the two requests means, for a kernel that does not say. */

@@ -1,6 +1,7 @@
 /** Ranges of a device's BAR as a file that other devices' address spaces can map: DMA from device to device. */
 import type { Kernel } from '../ports/kernel.ts';
 import { vfio_device_feature_dma_buf as layout, vfio_region_dma_range } from '../uapi/vfio-feature.ts';
+import { refuseArgument } from './argument.ts';
 import { type Explain, VfioError } from './error.ts';
 import type { Feature } from './feature.ts';
 import { Resource } from './resource.ts';
@@ -57,8 +58,9 @@ export function exportDmaBuf(
   region: number,
   ranges: readonly DmaBufRange[],
 ): DmaBuf {
+  if (!Array.isArray(ranges)) refuseArgument('VFIO_DEVICE_FEATURE', 'dma_ranges', 'a list of ranges', ranges);
   const payload = new Uint8Array(layout.size + ranges.length * vfio_region_dma_range.size);
-  const region_index = Number.isInteger(region) && region >= 0 ? region : 0xffff_ffff;
+  const region_index = Number.isInteger(region) && region >= 0 ? Math.min(region, 0xffff_ffff) : 0xffff_ffff;
   layout.patch(payload, { region_index, open_flags: O_RDWR | O_CLOEXEC, nr_ranges: ranges.length });
   for (const [i, { offset, length }] of ranges.entries()) {
     if (!(Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(length) && length >= 0)) {

@@ -1,7 +1,7 @@
 /** Memory for DMA: allocated here or handed over, mapped, and given back when the mapping fails. */
-import { iova as toIova } from '../ports/address.ts';
 import type { Kernel, UserBuffer } from '../ports/kernel.ts';
 import type { AddressSpace, MapDmaOptions } from './address-space.ts';
+import { whole, wholeIova } from './argument.ts';
 import { roundUp } from './choose-iova.ts';
 import { DmaBuffer } from './dma-buffer.ts';
 import { check, VfioError } from './error.ts';
@@ -20,9 +20,15 @@ export function mapMemory(
   unmap: (iova: number, length: number) => void,
 ): DmaBuffer {
   const { kernel } = space;
-  const memory = buffer ?? allocate(kernel, roundUp(length, Math.max(page, kernel.pageSize)), request);
+  const memory =
+    buffer ?? allocate(kernel, roundUp(whole(length, request, 'length'), Math.max(page, kernel.pageSize)), request);
   try {
-    const mapped = space.map(iova === undefined ? null : toIova(iova), memory.address, memory.length, access);
+    const mapped = space.map(
+      iova === undefined ? null : wholeIova(iova, request),
+      memory.address,
+      memory.length,
+      access,
+    );
     return new DmaBuffer(mapped, memory, () => unmap(mapped, memory.length));
   } catch (error) {
     if (buffer === undefined) memory.free();

@@ -7,8 +7,12 @@ import {
   vfio_device_feature_belfry_doorbell,
 } from '../uapi/belfry.ts';
 import { VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX } from '../uapi/vfio-pci.ts';
+import { encoded, oneOf, whole, wholeIova } from './argument.ts';
 import { roundDown } from './choose-iova.ts';
 import type { Feature } from './feature.ts';
+
+const REQUEST = 'VFIO_DEVICE_FEATURE';
+const KINDS = ['msi', 'msix'] as const;
 
 export interface DoorbellRange {
   /** Whose vectors; left out: MSI-X. */
@@ -61,8 +65,8 @@ export class Doorbell {
   /** Chooses. @returns the range as it was given to the kernel @throws VfioError: ENOTTY on Linux 7.2, EADDRINUSE for a range in use */
   set(choice: DoorbellChoice): { readonly iova: Iova; readonly size: number } {
     const granule = this.#granule();
-    const iova = toIova(roundDown(toIova(choice.iova), granule));
-    const size = choice.size ?? granule;
+    const iova = toIova(roundDown(wholeIova(choice.iova, REQUEST), granule));
+    const size = whole(choice.size ?? granule, REQUEST, 'size');
     this.#feature.set(payload(choice, iova, size), explain);
     return { iova, size };
   }
@@ -87,8 +91,9 @@ export class Doorbell {
 
 function payload(range: DoorbellRange, iova: number, size: number): Uint8Array {
   const { kind = 'msix', start = 0, count = 0 } = range;
+  oneOf(kind, KINDS, REQUEST, 'kind');
   const index = kind === 'msi' ? VFIO_PCI_MSI_IRQ_INDEX : VFIO_PCI_MSIX_IRQ_INDEX;
-  return vfio_device_feature_belfry_doorbell.bytes({ index, start, count, iova, size });
+  return encoded(vfio_device_feature_belfry_doorbell, { index, start, count, iova, size }, REQUEST);
 }
 
 function explain(code: string): { why: string; hint?: string } | null {

@@ -3,10 +3,12 @@ import type { Kernel } from '../ports/kernel.ts';
 import {
   VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_FEATURE_GET,
+  VFIO_DEVICE_FEATURE_MASK,
   VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
   vfio_device_feature,
 } from '../uapi/vfio-feature.ts';
+import { whole } from './argument.ts';
 import { check, type Explain } from './error.ts';
 
 /** One feature of one device. */
@@ -20,7 +22,7 @@ export class Feature {
   constructor(kernel: Kernel, fd: number, id: number, assertOpen: (request: string) => void) {
     this.#kernel = kernel;
     this.#fd = fd;
-    this.id = id;
+    this.id = whole(id, 'VFIO_DEVICE_FEATURE', 'flags', VFIO_DEVICE_FEATURE_MASK);
     this.#assertOpen = assertOpen;
   }
 

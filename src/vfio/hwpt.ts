@@ -1,10 +1,11 @@
 /** A hardware page table of iommufd that user space made itself; most programs attach to the IOAS, and the kernel makes one. */
 import * as uapi from '../uapi/iommufd.ts';
+import { refuseArgument } from './argument.ts';
 import type { CdevDevice } from './cdev-device.ts';
 import { type DirtyRange, explainDirty, type ReadDirtyOptions, readDirtyPages } from './dirty-pages.ts';
 import { userMemory } from './dma-memory.ts';
 import { explainHwptAlloc } from './explain-iommufd.ts';
-import type { Ioas } from './ioas.ts';
+import { Ioas } from './ioas.ts';
 import { Resource } from './resource.ts';
 
 export interface HwptOptions {
@@ -34,12 +35,14 @@ export class Hwpt extends Resource {
 
   /** A page table for what `ioas` maps, in the format of the IOMMU behind `device`, which must be bound. @throws VfioError */
   static create(device: CdevDevice, ioas: Ioas, options: HwptOptions = {}): Hwpt {
+    const name = 'IOMMU_HWPT_ALLOC';
+    if (!(ioas instanceof Ioas)) refuseArgument(name, 'pt_id', 'an Ioas', ioas);
+    const { iommufd } = ioas;
+    iommufd.assertBound(device, name);
     const parent = options.nestParent ? uapi.IOMMU_HWPT_ALLOC_NEST_PARENT : 0;
     const dirty = options.dirtyTracking ? uapi.IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0;
     const flags = parent | dirty | (options.pasid ? uapi.IOMMU_HWPT_ALLOC_PASID : 0);
     const fields = { flags, dev_id: device.id, pt_id: ioas.id };
-    const name = 'IOMMU_HWPT_ALLOC';
-    const { iommufd } = ioas;
     const answer = iommufd.request(name, uapi.IOMMU_HWPT_ALLOC, uapi.iommu_hwpt_alloc, fields, explainHwptAlloc);
     return ioas.own(new Hwpt(ioas, answer.out_hwpt_id));
   }

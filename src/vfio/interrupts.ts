@@ -9,12 +9,16 @@ import {
   VFIO_IRQ_INFO_NORESIZE,
   vfio_irq_info,
 } from '../uapi/vfio-irq.ts';
+import { whole } from './argument.ts';
 import { check, VfioError } from './error.ts';
 import { explainIrq } from './explain-irq.ts';
 import { Interrupt } from './interrupt.ts';
 import { type IrqAction, type IrqData, irqSetBytes } from './irq-set.ts';
 import { askInfo } from './request.ts';
 import { Resource } from './resource.ts';
+
+/** Of MSI-X (PCIe 7.7.2); no other kind has more. */
+const MOST_VECTORS = 2048;
 
 /** In the order of VFIO's indexes. */
 export const INTERRUPT_KINDS = ['intx', 'msi', 'msix', 'err', 'req'] as const;
@@ -116,10 +120,8 @@ export class Interrupts extends Resource {
         hint: 'disable it first',
       });
     }
-    if (!Number.isInteger(count) || count < 0) {
-      const why = `${String(count)} is no number of vectors`;
-      throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_SET_IRQS', why, field: 'count' });
-    }
+    whole(count, 'VFIO_DEVICE_SET_IRQS', 'count', MOST_VECTORS);
+    whole(minimum, 'VFIO_DEVICE_SET_IRQS', 'minimum');
     const eventfds = this.#makeEventfds(count);
     let granted = count;
     try {

@@ -2,7 +2,8 @@
 import { fromU64, hex, type Iova, iova as toIova } from '../ports/address.ts';
 import type { Kernel } from '../ports/kernel.ts';
 import * as uapi from '../uapi/iommufd.ts';
-import type { AddressSpace, DmaAccess, MapDmaOptions } from './address-space.ts';
+import { type AddressSpace, DMA_ACCESSES, type DmaAccess, type MapDmaOptions } from './address-space.ts';
+import { oneOf, refuseArgument, whole, wholeIova } from './argument.ts';
 import type { CdevDevice } from './cdev-device.ts';
 import { explainMapFile, type MappableFile } from './dma-buf.ts';
 import type { DmaBuffer } from './dma-buffer.ts';
@@ -10,7 +11,7 @@ import { mapMemory, userMemory } from './dma-memory.ts';
 import { refused, VfioError } from './error.ts';
 import { explainIoasMap, explainIoasUnmap } from './explain-iommufd.ts';
 import type { IovaRange } from './iommu-info.ts';
-import type { Iommufd } from './iommufd.ts';
+import { Iommufd } from './iommufd.ts';
 import { Resource } from './resource.ts';
 
 export interface IoasOptions {
@@ -61,7 +62,9 @@ export class Ioas extends Resource implements AddressSpace {
 
   /** @throws VfioError */
   static create(iommufd: Iommufd, { hugePages = true }: IoasOptions = {}): Ioas {
-    const answer = iommufd.request('IOMMU_IOAS_ALLOC', uapi.IOMMU_IOAS_ALLOC, uapi.iommu_ioas_alloc, {});
+    const name = 'IOMMU_IOAS_ALLOC';
+    if (!(iommufd instanceof Iommufd)) refuseArgument(name, 'iommufd', 'an Iommufd', iommufd);
+    const answer = iommufd.request(name, uapi.IOMMU_IOAS_ALLOC, uapi.iommu_ioas_alloc, {});
     const ioas = iommufd.own(new Ioas(iommufd, answer.out_ioas_id));
     if (!hugePages) {
       const option = { option_id: uapi.IOMMU_OPTION_HUGE_PAGES, op: uapi.IOMMU_OPTION_OP_SET, val64: 0 };
@@ -96,11 +99,14 @@ export class Ioas extends Resource implements AddressSpace {
   }
 
   /** With null the kernel chooses: first fit, aligned to the length up to 2 MiB (io_pagetable.c `iopt_alloc_iova`). */
-  map(iova: number | null, address: number, length: number, access: DmaAccess = 'rw'): Iova {
-    this.assertOpen('IOMMU_IOAS_MAP');
-    const fields = { ioas_id: this.id, flags: flagsOf(iova, access), user_va: address, length, iova: iova ?? 0 };
-    const explain = (code: string) => explainIoasMap(code, this, { iova, address, length });
+  map(iova: number | bigint | null, address: number, length: number, access: DmaAccess = 'rw'): Iova {
     const name = 'IOMMU_IOAS_MAP';
+    this.assertOpen(name);
+    const at = iova === null ? null : wholeIova(iova, name);
+    const user_va = whole(address, name, 'user_va');
+    const bytes = whole(length, name, 'length');
+    const fields = { ioas_id: this.id, flags: flagsOf(at, access, name), user_va, length: bytes, iova: at ?? 0 };
+    const explain = (code: string) => explainIoasMap(code, this, { iova: at, address, length });
     const answer = this.iommufd.request(name, uapi.IOMMU_IOAS_MAP, uapi.iommu_ioas_map, fields, explain);
     return this.#mapped(answer.iova, length, name);
   }
@@ -114,13 +120,15 @@ export class Ioas extends Resource implements AddressSpace {
     const name = 'IOMMU_IOAS_MAP_FILE';
     this.assertOpen(name);
     const { offset = 0, access = 'rw' } = options;
-    const length = options.length ?? file.length - offset;
-    const iova = options.iova === undefined ? null : toIova(options.iova);
+    if (!Number.isInteger(file?.fd)) refuseArgument(name, 'fd', 'a file with its descriptor and length', file);
+    const start = whole(offset, name, 'start');
+    const length = whole(options.length ?? Math.max(0, file.length - start), name, 'length');
+    const iova = options.iova === undefined ? null : wholeIova(options.iova, name);
     const fields = {
       ioas_id: this.id,
-      flags: flagsOf(iova, access),
+      flags: flagsOf(iova, access, name),
       fd: file.fd,
-      start: offset,
+      start,
       length,
       iova: iova ?? 0,
     };
@@ -131,21 +139,22 @@ export class Ioas extends Resource implements AddressSpace {
   }
 
   /** Maps here the memory that `source`, of the same iommufd, has at [from, from + length): pages are pinned once. @throws VfioError ENOENT where it has none */
-  copy(source: Ioas, from: number, length: number, options: CopyOptions = {}): Iova {
+  copy(source: Ioas, from: number | bigint, length: number, options: CopyOptions = {}): Iova {
     const name = 'IOMMU_IOAS_COPY';
     this.assertOpen(name);
+    if (!(source instanceof Ioas)) refuseArgument(name, 'src_ioas_id', 'an Ioas', source);
     if (source.iommufd !== this.iommufd) {
       const why = `${source.label} belongs to another iommufd`;
       throw new VfioError({ code: 'ENOENT', request: name, why, field: 'src_ioas_id' });
     }
-    const to = options.iova === undefined ? null : toIova(options.iova);
+    const to = options.iova === undefined ? null : wholeIova(options.iova, name, 'dst_iova');
     const fields = {
-      flags: flagsOf(to, options.access ?? 'rw'),
+      flags: flagsOf(to, options.access ?? 'rw', name),
       dst_ioas_id: this.id,
       src_ioas_id: source.id,
-      length,
+      length: whole(length, name, 'length'),
       dst_iova: to ?? 0,
-      src_iova: from,
+      src_iova: wholeIova(from, name, 'src_iova'),
     };
     const answer = this.iommufd.request(name, uapi.IOMMU_IOAS_COPY, uapi.iommu_ioas_copy, fields, (code) =>
       code === 'ENOENT'
@@ -159,9 +168,11 @@ export class Ioas extends Resource implements AddressSpace {
    * All or nothing, and 0 where nothing is mapped, as with a container. The kernel itself answers ENOENT to both, and has by then
    * unmapped what comes before a mapping that would be cut (io_pagetable.c `iopt_unmap_iova_range`), so a cut is not asked for.
    */
-  unmap(iova: number, length: number): number {
+  unmap(from: number | bigint, length: number): number {
     const name = 'IOMMU_IOAS_UNMAP';
     this.assertOpen(name);
+    const iova: number = wholeIova(from, name);
+    whole(length, name, 'length');
     const touched = this.#touched(iova, length);
     const cut = touched.find(({ start, end }) => start < iova || end >= iova + length);
     if (cut !== undefined) {
@@ -202,12 +213,15 @@ export class Ioas extends Resource implements AddressSpace {
   allow(ranges: readonly IovaRange[]): void {
     const name = 'IOMMU_IOAS_ALLOW_IOVAS';
     this.assertOpen(name);
+    if (!Array.isArray(ranges)) refuseArgument(name, 'allowed_iovas', 'a list of ranges', ranges);
     const list = userMemory(this.kernel, Math.max(1, ranges.length) * RANGE);
-    for (const [i, { start, end }] of ranges.entries()) {
-      uapi.iommu_iova_range.write(list.bytes, { start, last: end }, i * RANGE);
-    }
     const fields = { ioas_id: this.id, num_iovas: ranges.length, allowed_iovas: list.address };
     try {
+      for (const [i, range] of ranges.entries()) {
+        const start = whole(range?.start, name, `allowed_iovas[${i}].start`);
+        const last = whole(range?.end, name, `allowed_iovas[${i}].last`);
+        uapi.iommu_iova_range.write(list.bytes, { start, last }, i * RANGE);
+      }
       this.iommufd.request(name, uapi.IOMMU_IOAS_ALLOW_IOVAS, uapi.iommu_ioas_allow_iovas, fields, (code) =>
         code === 'EADDRINUSE' ? { why: 'a range meets what a device reserves', field: 'allowed_iovas' } : null,
       );
@@ -300,7 +314,8 @@ export class Ioas extends Resource implements AddressSpace {
   }
 }
 
-function flagsOf(iova: number | null, access: DmaAccess): number {
+function flagsOf(iova: number | null, access: DmaAccess, request: string): number {
+  oneOf(access, DMA_ACCESSES, request, 'access');
   const fixed = iova === null ? 0 : uapi.IOMMU_IOAS_MAP_FIXED_IOVA;
   const read = access === 'w' ? 0 : uapi.IOMMU_IOAS_MAP_READABLE;
   return fixed | read | (access === 'r' ? 0 : uapi.IOMMU_IOAS_MAP_WRITEABLE);

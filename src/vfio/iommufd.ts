@@ -2,8 +2,9 @@
 import type { Kernel } from '../ports/kernel.ts';
 import { IOMMU_DESTROY, iommu_destroy } from '../uapi/iommufd.ts';
 import type { Fields, Struct, StructInit, StructValue } from '../uapi/struct.ts';
+import { encoded } from './argument.ts';
 import type { CdevDevice } from './cdev-device.ts';
-import { check, type Explain, refused } from './error.ts';
+import { check, type Explain, refused, VfioError } from './error.ts';
 import { explainOpenIommu } from './explain-iommufd.ts';
 import { Resource } from './resource.ts';
 
@@ -62,7 +63,7 @@ export class Iommufd extends Resource {
     fields: StructInit<F>,
   ): { readonly result: number; readonly answer: StructValue<F> } {
     this.assertOpen(name);
-    const bytes = struct.bytes(fields);
+    const bytes = encoded(struct, fields, name);
     new DataView(bytes.buffer).setUint32(0, struct.size, true);
     const result = this.kernel.ioctl(this.fd, request, bytes);
     return { result, answer: struct.read(bytes) };
@@ -73,6 +74,13 @@ export class Iommufd extends Resource {
     if (this.#released) return true;
     const bytes = iommu_destroy.bytes({ size: iommu_destroy.size, id });
     return this.kernel.ioctl(this.fd, IOMMU_DESTROY, bytes) >= 0;
+  }
+
+  /** An id means something else in another file. @throws VfioError ENOENT for a device that is bound to another iommufd, or to none */
+  assertBound(device: CdevDevice, request: string): void {
+    if (device.iommufd === this) return;
+    const why = `${device.label} is bound to ${device.iommufd === null ? 'no iommufd' : 'another iommufd'}`;
+    throw new VfioError({ code: 'ENOENT', request, why, field: 'dev_id', hint: 'device.bind(iommufd)' });
   }
 
   /** Makes `child`, an object of this file, close with it. */

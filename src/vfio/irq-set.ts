@@ -8,6 +8,9 @@ import {
   VFIO_IRQ_SET_DATA_NONE,
   vfio_irq_set,
 } from '../uapi/vfio-irq.ts';
+import { fitting, refuseArgument } from './argument.ts';
+
+const REQUEST = 'VFIO_DEVICE_SET_IRQS';
 
 const ACTIONS = {
   mask: VFIO_IRQ_SET_ACTION_MASK,
@@ -27,7 +30,7 @@ export function irqSetBytes(index: number, action: IrqAction, start: number, dat
   const { kind, count, payload } = encode(data);
   const argsz = vfio_irq_set.size + payload.length;
   const bytes = new Uint8Array(argsz);
-  vfio_irq_set.patch(bytes, { argsz, flags: ACTIONS[action] | kind, index, start, count });
+  fitting(REQUEST, () => vfio_irq_set.patch(bytes, { argsz, flags: ACTIONS[action] | kind, index, start, count }));
   bytes.set(payload, vfio_irq_set.size);
   return bytes;
 }
@@ -38,8 +41,12 @@ function encode(data: IrqData): { kind: number; count: number; payload: Uint8Arr
     const payload = Uint8Array.from(data.flags, (flag) => (flag ? 1 : 0));
     return { kind: VFIO_IRQ_SET_DATA_BOOL, count: data.flags.length, payload };
   }
+  if (!Array.isArray(data.fds)) refuseArgument(REQUEST, 'fds', 'a list of file descriptors', data.fds);
   const payload = new Uint8Array(data.fds.length * 4);
   const view = new DataView(payload.buffer);
-  for (const [i, fd] of data.fds.entries()) view.setInt32(i * 4, fd, true);
+  for (const [i, fd] of data.fds.entries()) {
+    if (typeof fd !== 'number' || (fd | 0) !== fd) refuseArgument(REQUEST, `fds[${i}]`, 'a file descriptor, or -1', fd);
+    view.setInt32(i * 4, fd, true);
+  }
   return { kind: VFIO_IRQ_SET_DATA_EVENTFD, count: data.fds.length, payload };
 }

@@ -5,9 +5,9 @@
 
 import { CapabilityId } from '../arch/pci/capability.ts';
 import { MSIX_BAR_MASK, Msix, MsixEntry, msixTableSize, msixVectors } from '../arch/pci/msix.ts';
-import { iova as toIova } from '../ports/address.ts';
 import { VFIO_IRQ_SET_ACTION_PREPARE, VFIO_IRQ_SET_DATA_MSI_IOVA } from '../uapi/belfry.ts';
 import { VFIO_DEVICE_SET_IRQS, VFIO_IRQ_SET_DATA_NONE, vfio_irq_set } from '../uapi/vfio-irq.ts';
+import { oneOf, refuseArgument, wholeIova } from './argument.ts';
 import { roundDown, roundUp } from './choose-iova.ts';
 import { VfioError } from './error.ts';
 import type { Enabled, InterruptsInfo } from './interrupts.ts';
@@ -15,7 +15,10 @@ import type { Nested } from './nested.ts';
 import type { RegionMapping } from './region-mapping.ts';
 
 /** `prepare`: the kernel programs the vectors so. `table`: the library rewrites their entries. */
-export type Carrier = 'prepare' | 'table';
+export const CARRIERS = ['prepare', 'table'] as const;
+export type Carrier = (typeof CARRIERS)[number];
+
+const REQUEST = 'nested doorbell';
 
 export interface NestedDoorbellChoice {
   readonly kind?: 'msi' | 'msix';
@@ -60,8 +63,10 @@ export class NestedDoorbell {
   set({ kind = 'msix', iova, by }: NestedDoorbellChoice): NestedDoorbellState {
     const nested = this.#nested;
     nested.assertOpen('doorbell.set');
+    const page = roundDown(wholeIova(iova, REQUEST), nested.granule);
+    if (kind !== 'msi' && kind !== 'msix') refuseArgument(REQUEST, 'kind', 'one of msi, msix', kind);
+    if (by !== undefined) oneOf(by, CARRIERS, REQUEST, 'by');
     this.clear();
-    const page = roundDown(toIova(iova), nested.granule);
     if (kind === 'msix') this.#assertMsix();
     const readable = kind === 'msix' && this.#tablePlace().mappable;
     const window = readable ? this.#windowOfTable() : this.#windowOfRegions();
@@ -269,7 +274,7 @@ export class NestedDoorbell {
     if (!this.#isEnabled(kind)) return;
     const why = `${kind} is enabled, and PREPARE holds from the next enable on`;
     const hint = "disable it first, or use by: 'table'";
-    throw new VfioError({ code: 'EBUSY', request: 'nested doorbell', why, field: 'by', hint });
+    throw new VfioError({ code: 'EBUSY', request: REQUEST, why, field: 'by', hint });
   }
 
   #noTableOfMsi(): VfioError {
@@ -280,7 +285,7 @@ export class NestedDoorbell {
 }
 
 const unsupported = (why: string, field: string, hint?: string): VfioError =>
-  new VfioError({ code: 'EOPNOTSUPP', request: 'nested doorbell', why, field, hint });
+  new VfioError({ code: 'EOPNOTSUPP', request: REQUEST, why, field, hint });
 
 const addressAt = (mapping: RegionMapping, at: number): number =>
   mapping.read32(at + MsixEntry.ADDRESS_HI) * 2 ** 32 + mapping.read32(at + MsixEntry.ADDRESS_LO);

@@ -1,16 +1,17 @@
 /** The policy `nested`: user space owns stage 1, in its own memory, over a stage 2 of the kernel's. */
 import { getNumber, pack } from '../arch/bits.ts';
 import { CD, CD_WORDS, IDR5, MAIR_LINUX, S1Fmt, STE, SteConfig, TG0 } from '../arch/smmuv3/index.ts';
-import { hex, iova as toIova } from '../ports/address.ts';
+import { hex } from '../ports/address.ts';
+import { oneOf, refuseArgument, whole, wholeIova } from './argument.ts';
 import type { CdevDevice } from './cdev-device.ts';
 import type { DmaBuffer } from './dma-buffer.ts';
 import { VfioError } from './error.ts';
 import { Hwpt } from './hwpt.ts';
-import type { Ioas } from './ioas.ts';
+import { Ioas } from './ioas.ts';
 import type { IovaRange } from './iommu-info.ts';
 import { NestedDoorbell } from './nested-doorbell.ts';
 import { Resource } from './resource.ts';
-import { type Stage1Kind, Stage1Tables, type TablePage } from './stage1-tables.ts';
+import { STAGE1_KINDS, type Stage1Kind, Stage1Tables, type TablePage } from './stage1-tables.ts';
 import { type NestedEvent, type SmmuRegisters, smmuRegisters, VirtualSmmu } from './virtual-smmu.ts';
 
 export interface NestedOptions {
@@ -82,6 +83,8 @@ export class Nested extends Resource {
    */
   static attach(device: CdevDevice, ioas: Ioas, options: NestedOptions = {}): Nested {
     const { streamId = 0, events = 64, window = null } = options;
+    if (!(ioas instanceof Ioas)) refuseArgument('nested', 'ioas', 'an Ioas', ioas);
+    if (window !== null) for (const at of ['start', 'end'] as const) whole(window[at], 'nested', `window.${at}`);
     const registers = smmuRegisters(ioas.iommufd, device);
     const nested = ioas.own(new Nested(device, ioas, registers, streamId, window));
     try {
@@ -119,23 +122,26 @@ export class Nested extends Resource {
 
   /** Lets the device's [iova, + length) be the IOAS's [ipa, + length); at once. @throws VfioError EINVAL, EEXIST */
   map(iova: number | bigint, ipa: number | bigint, length: number, kind: Stage1Kind = 'memory'): void {
-    this.#open('map').tables.map(toIova(iova), toIova(ipa), length, kind);
+    const { tables } = this.#open('map');
+    oneOf(kind, STAGE1_KINDS, 'stage 1', 'kind');
+    tables.map(wholeIova(iova, 'stage 1'), wholeIova(ipa, 'stage 1', 'ipa'), whole(length, 'stage 1', 'length'), kind);
   }
 
   /** And what the IOMMU remembers of it is gone when this returns. @returns bytes unmapped @throws VfioError EINVAL where a block would be cut */
   unmap(iova: number | bigint, length: number): number {
     const { tables, smmu } = this.#open('unmap');
-    const unmapped = tables.unmap(toIova(iova), length);
+    const from = wholeIova(iova, 'stage 1');
+    const unmapped = tables.unmap(from, whole(length, 'stage 1', 'length'));
     // A long list of pages costs more than what the TLB must read again.
     const few = length <= CHUNK_PAGES * tables.granule;
-    if (unmapped > 0 && few) smmu.forget(ASID, toIova(iova), length, tables.granule);
+    if (unmapped > 0 && few) smmu.forget(ASID, from, length, tables.granule);
     else if (unmapped > 0) smmu.forget(ASID);
     return unmapped;
   }
 
   /** Where the IOAS has what the device calls `iova`, or null. */
   lookup(iova: number | bigint): number | null {
-    return this.#open('lookup').tables.lookup(toIova(iova));
+    return this.#open('lookup').tables.lookup(wholeIova(iova, 'stage 1'));
   }
 
   /** Commands of a virtual SMMU as they are (two words each), for who writes descriptors by hand. @throws VfioError EIO */

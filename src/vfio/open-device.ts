@@ -1,5 +1,6 @@
 /** From a device's name to the device, with all that belongs to it. */
 import type { Kernel } from '../ports/kernel.ts';
+import { oneOf, refuseArgument } from './argument.ts';
 import { CdevDevice } from './cdev-device.ts';
 import { Container } from './container.ts';
 import type { Device } from './device.ts';
@@ -10,7 +11,8 @@ import { Ioas } from './ioas.ts';
 import { Iommufd } from './iommufd.ts';
 
 /** `container`: group and type1. `iommufd`: the device's own file and an IOAS. */
-export type Via = 'container' | 'iommufd';
+const VIAS = ['container', 'iommufd'] as const;
+export type Via = (typeof VIAS)[number];
 
 export interface OpenDeviceOptions {
   /** Left out: the container where the kernel offers one for the device, else iommufd. */
@@ -44,9 +46,11 @@ export function waysTo(kernel: Kernel, name: string): readonly Via[] {
 export function openDevice(kernel: Kernel, name: string, into: Ioas | { readonly via: 'iommufd' }): CdevDevice;
 export function openDevice(kernel: Kernel, name: string, into?: Container | Ioas | OpenDeviceOptions): Device;
 export function openDevice(kernel: Kernel, name: string, into: Container | Ioas | OpenDeviceOptions = {}): Device {
+  if (typeof name !== 'string') refuseArgument('openDevice', 'name', 'a name such as "0000:01:00.0"', name);
   if (into instanceof Container) return openInContainer(kernel, name, into);
   if (into instanceof Ioas) return openInIoas(kernel, name, into);
-  const via = into.via ?? waysTo(kernel, plainName(name))[0] ?? 'container';
+  if (into?.via !== undefined) oneOf(into.via, VIAS, 'openDevice', 'via');
+  const via = into?.via ?? waysTo(kernel, plainName(name))[0] ?? 'container';
   if (via === 'container') return openInContainer(kernel, name, null);
   const iommufd = Iommufd.open(kernel);
   try {

@@ -14,6 +14,7 @@ import {
   vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
 } from '../uapi/vfio-device.ts';
+import { fitting, whole } from './argument.ts';
 import { check, VfioError } from './error.ts';
 import { RegionMapping } from './region-mapping.ts';
 import { askInfo, capabilityChain } from './request.ts';
@@ -113,6 +114,7 @@ export class Region extends Resource {
 
   /** Reads `length` bytes in one request. @throws VfioError */
   read(offset: number, length: number): Uint8Array {
+    this.#refuseOutside('pread', offset, whole(length, 'pread', 'length'));
     const bytes = new Uint8Array(length);
     this.#transfer('pread', offset, bytes);
     return bytes;
@@ -151,13 +153,13 @@ export class Region extends Resource {
 
   #transfer(request: 'pread' | 'pwrite', offset: number, bytes: Uint8Array): void {
     this.assertOpen(request);
-    const { size, offset: base } = this.info;
-    if (!Number.isInteger(offset) || offset < 0 || offset + bytes.length > size) {
-      const why = `${offset} + ${bytes.length} is outside of ${this.label}, ${hex(size, 1)} bytes`;
-      throw new VfioError({ code: 'EINVAL', request, why, field: 'offset' });
-    }
-    const done = check(this.#kernel, this.#kernel[request](this.#fd, bytes, base + offset), request, (code) =>
-      code === 'EIO' ? { why: `${this.label} does not answer: memory decoding is off, or the device sleeps` } : null,
+    this.#refuseOutside(request, offset, bytes.length);
+    const done = check(
+      this.#kernel,
+      this.#kernel[request](this.#fd, bytes, this.info.offset + offset),
+      request,
+      (code) =>
+        code === 'EIO' ? { why: `${this.label} does not answer: memory decoding is off, or the device sleeps` } : null,
     );
     if (done === bytes.length) return;
     throw new VfioError({
@@ -165,6 +167,12 @@ export class Region extends Resource {
       request,
       why: `${done} of ${bytes.length} bytes at ${hex(offset)} of ${this.label}`,
     });
+  }
+
+  #refuseOutside(request: string, offset: number, length: number): void {
+    if (Number.isInteger(offset) && offset >= 0 && offset + length <= this.size) return;
+    const why = `${String(offset)} + ${length} is outside of ${this.label}, ${hex(this.size, 1)} bytes`;
+    throw new VfioError({ code: 'EINVAL', request, why, field: 'offset' });
   }
 
   #refuseUnmappable(offset: number, length: number): void {
@@ -187,7 +195,7 @@ export class Region extends Resource {
 /** VFIO_DEVICE_GET_REGION_INFO with its capabilities. @throws VfioError EINVAL for an index that the device does not have */
 export function queryRegion(kernel: Kernel, fd: number, index: number): RegionInfo {
   const request = 'VFIO_DEVICE_GET_REGION_INFO';
-  const fill = (bytes: Uint8Array): void => vfio_region_info.patch(bytes, { index });
+  const fill = (bytes: Uint8Array): void => fitting(request, () => vfio_region_info.patch(bytes, { index }));
   const answer = askInfo(kernel, fd, VFIO_DEVICE_GET_REGION_INFO, request, vfio_region_info, fill, () => ({
     why: `the device has no region ${index}`,
     field: 'index',

@@ -20,7 +20,8 @@ export interface TablePage {
 }
 
 /** `device`: registers, such as a doorbell; `memory`: cached. */
-export type Stage1Kind = 'memory' | 'device';
+export const STAGE1_KINDS = ['memory', 'device'] as const;
+export type Stage1Kind = (typeof STAGE1_KINDS)[number];
 
 const LAST_LEVEL = 3;
 const NOTHING = 0n;

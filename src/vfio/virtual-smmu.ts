@@ -5,6 +5,7 @@ import { EVENT, eventName } from '../arch/smmuv3/events.ts';
 import { Op } from '../arch/smmuv3/index.ts';
 import { hex } from '../ports/address.ts';
 import * as uapi from '../uapi/iommufd.ts';
+import { fitting, refuseArgument, whole } from './argument.ts';
 import type { CdevDevice } from './cdev-device.ts';
 import { userMemory } from './dma-memory.ts';
 import { check, VfioError } from './error.ts';
@@ -32,6 +33,8 @@ export interface SmmuRegisters {
   readonly idr: readonly number[];
 }
 
+/** Stream ids have 32 bits (IHI 0070 3.2). */
+const LAST_STREAM = 2 ** 32 - 1;
 const READ_ROOM = 40 * 64;
 const HEADER = uapi.iommufd_vevent_header.size;
 
@@ -56,6 +59,7 @@ class Held extends Resource {
 /** @throws VfioError EOPNOTSUPP when the IOMMU behind the device is no SMMUv3 */
 export function smmuRegisters(iommufd: Iommufd, device: CdevDevice): SmmuRegisters {
   const name = 'IOMMU_GET_HW_INFO';
+  iommufd.assertBound(device, name);
   const layout = uapi.iommu_hw_info_arm_smmuv3;
   const data = userMemory(iommufd.kernel, layout.size);
   try {
@@ -87,6 +91,8 @@ export class VirtualSmmu extends Resource {
   /** @param parent stage 2 @throws VfioError EOPNOTSUPP for an SMMU that user space must not nest on */
   static create(device: CdevDevice, parent: Hwpt, streamId: number, depth: number): VirtualSmmu {
     const { iommufd } = parent.ioas;
+    whole(streamId, 'IOMMU_VDEVICE_ALLOC', 'virt_id', LAST_STREAM);
+    whole(depth, 'IOMMU_VEVENTQ_ALLOC', 'veventq_depth');
     const fields = { type: uapi.IOMMU_VIOMMU_TYPE_ARM_SMMUV3, dev_id: device.id, hwpt_id: parent.id };
     const name = 'IOMMU_VIOMMU_ALLOC';
     const answer = iommufd.request(name, uapi.IOMMU_VIOMMU_ALLOC, uapi.iommu_viommu_alloc, fields, (code) =>
@@ -113,10 +119,8 @@ export class VirtualSmmu extends Resource {
     const name = 'IOMMU_HWPT_INVALIDATE';
     this.assertOpen(name);
     const layout = uapi.iommu_viommu_arm_smmuv3_invalidate;
+    if (!Array.isArray(commands)) refuseArgument(name, 'data_uptr', 'a list of commands', commands);
     const list = userMemory(this.#iommufd.kernel, Math.max(1, commands.length) * layout.size);
-    for (const [i, [first = 0n, second = 0n]] of commands.entries()) {
-      layout.write(list.bytes, { cmd: [first, second] }, i * layout.size);
-    }
     const fields = {
       hwpt_id: this.id,
       data_uptr: list.address,
@@ -125,6 +129,11 @@ export class VirtualSmmu extends Resource {
       entry_num: commands.length,
     };
     try {
+      for (const [i, words] of commands.entries()) {
+        if (!Array.isArray(words)) refuseArgument(name, `data_uptr[${i}]`, 'two words', words);
+        const [first = 0n, second = 0n] = words;
+        fitting(name, () => layout.write(list.bytes, { cmd: [first, second] }, i * layout.size));
+      }
       this.#iommufd.request(name, uapi.IOMMU_HWPT_INVALIDATE, uapi.iommu_hwpt_invalidate, fields);
     } finally {
       list.free();
