@@ -218,6 +218,10 @@ describe('a refused choice changes nothing', () => {
     const before = nested.doorbell.set({ iova: 0x7_1234_5000 });
     refusal(() => nested.doorbell.set({ iova: Number.NaN }));
     refusal(() => nested.doorbell.set({ iova: 0x9000_0000, by: 'magic' as never }));
+    nested.map(0x20_0000, 0x10_0000, 4096);
+    expect(refusal(() => nested.doorbell.set({ iova: 0x20_0040 })).message).toBe(
+      'nested doorbell: EEXIST: stage 1 maps 0x0020_0000 to 0x0010_0000 (iova); choose another',
+    );
     expect(nested.doorbell.state).toBe(before);
     expect(nested.lookup(0x7_1234_5000)).toBe(before.window);
     device.close();

@@ -218,6 +218,16 @@ describe('by PREPARE, as posted for Linux', () => {
     expect([vectors[1]!.take(), countsOf(tap).lost]).toEqual([1, {}]);
   });
 
+  it('nobody carries the window itself, which is the kernel’s own choice', () => {
+    const { device, attach } = bed({ abi: 'linux-7.2' });
+    const nested = attach();
+    expect(nested.doorbell.set({ iova: WINDOW, by: 'table' })).toMatchObject({ iova: WINDOW, by: 'window' });
+    device.msix.enable(1);
+    expect([nested.doorbell.repair(), nested.lookup(WINDOW)]).toEqual([0, WINDOW]);
+    nested.doorbell.clear();
+    expect(nested.lookup(WINDOW)).toBe(WINDOW);
+  });
+
   it('is what a choice takes where the kernel has it', () => {
     expect(bed({ abi: 'belfry' }).attach().doorbell.set({ iova: IOVA }).by).toBe('prepare');
     expect(bed({ abi: 'linux-7.2' }).attach().doorbell.set({ iova: IOVA }).by).toBe('table');

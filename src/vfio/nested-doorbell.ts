@@ -5,6 +5,7 @@
 
 import { CapabilityId } from '../arch/pci/capability.ts';
 import { MSIX_BAR_MASK, Msix, MsixEntry, msixTableSize, msixVectors } from '../arch/pci/msix.ts';
+import { hex } from '../ports/address.ts';
 import { VFIO_IRQ_SET_ACTION_PREPARE, VFIO_IRQ_SET_DATA_MSI_IOVA } from '../uapi/belfry.ts';
 import { VFIO_DEVICE_SET_IRQS, VFIO_IRQ_SET_DATA_NONE, vfio_irq_set } from '../uapi/vfio-irq.ts';
 import { oneOf, refuseArgument, wholeIova } from './argument.ts';
@@ -33,7 +34,8 @@ export interface NestedDoorbellState {
   readonly iova: number;
   /** The page of the kernel's window, in the IOAS. */
   readonly window: number;
-  readonly by: Carrier;
+  /** `window`: the page is the kernel's own, which vectors carry without anybody's doing. */
+  readonly by: Carrier | 'window';
 }
 
 export class NestedDoorbell {
@@ -66,16 +68,17 @@ export class NestedDoorbell {
     const page = roundDown(wholeIova(iova, REQUEST), nested.granule);
     if (kind !== 'msi' && kind !== 'msix') refuseArgument(REQUEST, 'kind', 'one of msi, msix', kind);
     if (by !== undefined) oneOf(by, CARRIERS, REQUEST, 'by');
-    this.clear();
     if (kind === 'msix') this.#assertMsix();
+    this.#assertFree(page);
+    this.clear();
     const readable = kind === 'msix' && this.#tablePlace().mappable;
     const window = readable ? this.#windowOfTable() : this.#windowOfRegions();
     if (nested.lookup(window) === null) nested.map(window, window, nested.granule, 'device');
     const own = page !== window;
     if (own) this.#place(page, window);
     try {
-      const carrier = by === 'table' || !own ? 'table' : this.#prepare(kind, page, by === 'prepare');
-      if (!readable && own && carrier === 'table') throw kind === 'msi' ? this.#noTableOfMsi() : this.#noTable();
+      const carrier = !own ? 'window' : by === 'table' ? by : this.#prepare(kind, page, by === 'prepare');
+      if (!readable && carrier === 'table') throw kind === 'msi' ? this.#noTableOfMsi() : this.#noTable();
       this.#state = { kind, iova: page, window, by: carrier };
     } catch (error) {
       if (own) this.#displace(page);
@@ -141,6 +144,15 @@ export class NestedDoorbell {
     if (state?.by === 'prepare' && !this.#nested.device.isClosed) this.#request(state.kind, null);
     this.#table?.mapping.close();
     this.#table = null;
+  }
+
+  /** Before the earlier choice goes. @throws VfioError EEXIST */
+  #assertFree(page: number): void {
+    const nested = this.#nested;
+    const ipa = page === this.#state?.iova || nested.isWindow(page) ? null : nested.lookup(page);
+    if (ipa === null) return;
+    const why = `stage 1 maps ${hex(page)} to ${hex(ipa)}`;
+    throw new VfioError({ code: 'EEXIST', request: REQUEST, why, field: 'iova', hint: 'choose another' });
   }
 
   /** A page of the window that is not the doorbell's may be chosen as any other: the guest's own MSI address may lie there. */

@@ -131,6 +131,7 @@ export class TextReport implements Report {
     const by = nested?.doorbell.state?.by;
     if (by === 'prepare') this.row('', 'the kernel programs it: VFIO_IRQ_SET_ACTION_PREPARE');
     if (by === 'table') this.row('', 'written into the mapped MSI-X table');
+    if (by === 'window') this.row('', "the kernel's own choice: nothing is rewritten");
   }
 
   private vectorTable(session: RingSession): void {
