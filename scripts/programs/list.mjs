@@ -1,4 +1,6 @@
 /** All programs, in the order of the page. */
+import { programs as dpdk } from './dpdk.mjs';
+import { programs as edu } from './edu.mjs';
 import { programs as qemu } from './qemu.mjs';
 
-export const programs = [...qemu];
+export const programs = [...qemu, ...dpdk, ...edu];
