@@ -6,6 +6,7 @@ import { cLibrary } from './library.ts';
 const IN_NONBLOCK_CLOEXEC = 0x800 | 0x8_0000;
 /** IN_CLOSE_WRITE or IN_CLOSE_NOWRITE: of what was open for writing, and of what was not. */
 export const IN_CLOSE = 0x18;
+const POLLIN = 1;
 const BYTES = 4096;
 
 export class Inotify {
@@ -13,8 +14,11 @@ export class Inotify {
   private readonly libc: Libc;
   private readonly addWatch: Native;
   private readonly removeWatch: Native;
+  private readonly poll: Native;
   private readonly bytes = new Uint8Array(new ArrayBuffer(BYTES));
   private readonly words = new DataView(this.bytes.buffer);
+  /** struct pollfd: fd@0, events@4, revents@6. */
+  private readonly polled = new Uint8Array(new ArrayBuffer(128), 0, 8);
 
   /** @throws RangeError without a descriptor for it. */
   constructor(libc: Libc) {
@@ -24,6 +28,10 @@ export class Inotify {
     this.removeWatch = library.func('int inotify_rm_watch(int fd, int watch)');
     this.fd = Number(library.func('int inotify_init1(int flags)')(IN_NONBLOCK_CLOEXEC));
     if (this.fd < 0) throw new RangeError(`inotify_init1: errno ${libc.koffi.errno()}`);
+    this.poll = library.func('int poll(void *fds, unsigned long count, int timeout)');
+    const request = new DataView(this.polled.buffer);
+    request.setInt32(0, this.fd, true);
+    request.setInt16(4, POLLIN, true);
   }
 
   /** A number for the watch, or -errno. */
@@ -38,7 +46,8 @@ export class Inotify {
 
   /** Hands out what happened since the last look, in order. */
   drain(event: (watch: number, mask: number) => void): void {
-    for (;;) {
+    // Mostly there is nothing, which poll says in half the time that a read takes to say so.
+    while (this.poll(this.polled, 1, 0) === 1) {
       const length = this.libc.read(this.fd, this.bytes);
       if (length <= 0) return;
       const seen: [number, number][] = [];
