@@ -85,6 +85,23 @@ describe.skipIf(why !== null)(title('any program', why), () => {
     expect(refused.err).toContain('there is no PCI device "nonsense"');
   });
 
+  const python = spawnSync('python3', ['--version']).status === 0;
+  it.runIf(python)('attributes are appended to as Python does it, and modules are listed beside the real ones', () => {
+    const script = [
+      'import os',
+      'f = open("/sys/bus/pci/drivers/vfio-pci/unbind", "a")',
+      'print(f.tell())',
+      'f.write("0000:01:00.0")',
+      'f.close()',
+      'print(os.path.exists("/sys/bus/pci/devices/0000:01:00.0/driver"))',
+      'names = os.listdir("/sys/module/")',
+      'print(all(os.path.isdir("/sys/module/" + name) for name in names), len(names) == len(set(names)))',
+      'print({"vfio", "vfio_pci", "iommufd"} <= set(names), len(names) > 5)',
+    ].join('\n');
+    const { out, err } = run(['--quiet', '--', 'python3', '-c', script]);
+    expect([out, err]).toEqual(['4096\nFalse\nTrue True\nTrue True\n', '']);
+  });
+
   it('ends as the program ends', () => {
     expect(run(['--quiet', '--', 'sh', '-c', 'exit 42']).status).toBe(42);
     expect(run(['--quiet', '--', 'sh', '-c', 'kill -TERM $$']).signal).toBe('SIGTERM');

@@ -27,6 +27,7 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const SEEK_SET = 0;
 const SEEK_CUR = 1;
+const SEEK_END = 2;
 const F_DUPFD_CLOEXEC = 1030;
 /** What one call moves at most here; a shorter result is in order for read and write. */
 const MOST = 2 ** 20;
@@ -123,12 +124,20 @@ class FileCalls {
       const offset = Number(BigInt.asIntN(64, call.wide(1)));
       const whence = call.int(2);
       if (open.file.seek !== undefined) return open.file.seek(offset, whence);
-      if (whence !== SEEK_SET && whence !== SEEK_CUR) return -ERRNO.EINVAL;
-      const position = whence === SEEK_SET ? offset : open.position + offset;
+      // The end of an attribute is where its stat says, whatever is in it: Python's open(path, 'a') goes there first.
+      const end = whence === SEEK_END ? this.attributeSize(open) : null;
+      if (whence !== SEEK_SET && whence !== SEEK_CUR && end === null) return -ERRNO.EINVAL;
+      const position = offset + (whence === SEEK_SET ? 0 : (end ?? open.position));
       if (position < 0) return -ERRNO.EINVAL;
       open.position = position;
       return position;
     });
+  }
+
+  /** null: not an attribute. */
+  private attributeSize(open: OpenFile): number | null {
+    const found = this.session.world.find(open.name, true);
+    return found?.node.kind === 'file' ? factsOf(found.path, found.node).size : null;
   }
 
   fstat(call: SeccompListener): number {

@@ -18,6 +18,8 @@ import type { DirectoryNode, TreeNode } from '../kernel/sysfs/node.ts';
 const WHOLE = ['/dev/vfio', '/dev/iommu', '/sys/bus/pci', '/sys/kernel/iommu_groups', '/sys/class/vfio-dev'];
 const ROOT_BUS = /^\/sys\/devices\/pci[0-9a-f]{4}:[0-9a-f]{2}(\/|$)/;
 const MODULE = /^\/sys\/module\/([^/]+)/;
+/** A directory that lists what the real one has too: dpdk-devbind.py takes a module to be loaded when it is listed. */
+const SHARED = /^\/sys\/module\/?$/;
 
 export class World {
   readonly root: DirectoryNode;
@@ -42,6 +44,7 @@ export class World {
         (prefix) => clean.startsWith(prefix) && (clean.length === prefix.length || clean[prefix.length] === '/'),
       ) ||
       ROOT_BUS.test(clean) ||
+      SHARED.test(clean) ||
       this.modules.has(MODULE.exec(clean)?.[1] ?? '');
     return owned ? clean : null;
   }
@@ -55,9 +58,12 @@ export class World {
     this.shadow ??= mkdtempSync(join(tmpdir(), 'belfry-'));
     const real = join(this.shadow, path);
     mkdirSync(real, { recursive: true });
-    const wanted = new Set(node.names());
+    const own = node.names();
+    const others = SHARED.test(path) ? namesIn(path).filter((name) => !own.includes(name)) : [];
+    const wanted = new Set([...own, ...others]);
     for (const name of readdirSync(real)) if (!wanted.has(name)) rmSync(join(real, name), { recursive: true });
-    for (const name of wanted) {
+    for (const name of others) place(join(real, name), { kind: 'link', target: join(path, name) });
+    for (const name of own) {
       const child = node.child(name);
       if (child !== null) place(join(real, name), child);
     }
@@ -67,6 +73,14 @@ export class World {
   remove(): void {
     if (this.shadow !== null) rmSync(this.shadow, { recursive: true, force: true });
     this.shadow = null;
+  }
+}
+
+function namesIn(path: string): readonly string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
   }
 }
 
