@@ -105,8 +105,9 @@ const EXEC = `NAME
     belfry exec - run an unmodified VFIO program on a simulated host
 
 SYNOPSIS
-    belfry exec [--host PRESET|FILE] [--device NAME[,OPTION=VALUE...]]... [--abi linux-7.2|belfry]
-                [--allow-unsafe-interrupts] [--iommufd-test] [--explain] [--json] [--quiet]
+    belfry exec [--host PRESET|FILE] [--device NAME[,slot=PLACE][,OPTION=VALUE...]]...
+                [--abi linux-7.2|belfry] [--doorbell window|none] [--allow-unsafe-interrupts]
+                [--iommufd-test] [--explain] [--json] [--quiet] [--trace FILE]
                 -- PROGRAM [ARGUMENT...]
 
 DESCRIPTION
@@ -118,20 +119,28 @@ DESCRIPTION
 OPTIONS
     --host PRESET|FILE
         arm-its (default), arm-v2m, x86, or a JSON host file.
-    --device NAME[,OPTION=VALUE...]
-        A device as for ring. Given again, the next one is at 0000:02:00.0, and so on.
+    --device NAME[,slot=PLACE][,OPTION=VALUE...]
+        A device as for ring, in place of the host's own. Given again, the next one is at
+        0000:02:00.0, and so on. slot=0000:05:00.0 puts it behind the fifth root port,
+        slot=0000:00:10.0 on the root bus.
     --abi linux-7.2|belfry
         What the VFIO ABI speaks: Linux 7.2's alone (default), or with the doorbell request.
     --allow-unsafe-interrupts
         vfio_iommu_type1.allow_unsafe_interrupts=1.
+    --doorbell window|none
+        window (default): as Linux 7.2, at 0x0800_0000 where messages pass the IOMMU. none: the
+        kernel before the RFC, on which such messages are lost.
     --iommufd-test
         Answers IOMMU_TEST_CMD, as a kernel with CONFIG_IOMMUFD_TEST: for the kernel's selftests.
     --explain
         Says on standard error why each refused call was refused.
     --json
-        What belfry itself says is one JSON object a line, the last {"kind":"summary", ...}.
+        What belfry itself says is one JSON object a line: {"kind":"refusal", ...} with --explain,
+        {"kind":"lost", ...}, and last {"kind":"summary", ...}.
     --quiet
-        No last line.
+        Neither the last line nor those about lost interrupts.
+    --trace FILE
+        Writes Chrome trace JSON of every answered call and every hop, for ui.perfetto.dev.
 
 EXIT STATUS
     The program's own. 127: it was not found; 126: it cannot be executed; 1: programs cannot be

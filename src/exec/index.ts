@@ -1,3 +1,6 @@
 /** Unmodified programs on a simulated host. */
+export { Losses, type LostInterrupts } from './losses.ts';
 export { ExecUnavailable, ProgramNotStarted, type RunOptions, type RunResult, runProgram } from './run-program.ts';
-export type { Counts } from './session.ts';
+export type { Counts, Held } from './session.ts';
+export type { ServedCall } from './supervisor.ts';
+export { type Watch, watched } from './watched-function.ts';

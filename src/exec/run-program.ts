@@ -12,7 +12,7 @@ import { buildFilter, type FdRange } from './filter.ts';
 import { type Launched, launch } from './launch.ts';
 import { Lobby } from './lobby.ts';
 import { type CallTable, callTable } from './numbers.ts';
-import type { Counts } from './session.ts';
+import type { Counts, Held } from './session.ts';
 import type { ServedCall, Supervisor } from './supervisor.ts';
 
 export interface RunOptions {
@@ -23,8 +23,8 @@ export interface RunOptions {
   readonly onRefusal?: (refusal: Refusal, process: string) => void;
   /** Called for each call that the simulated host answered, before the program goes on. */
   readonly onCall?: (call: ServedCall) => void;
-  /** Called when a program has ended that had made calls, after what it held alone was released. */
-  readonly onEnd?: (program: string) => void;
+  /** Called when a program has ended that had made calls, after what it held alone was released; `left` is what others hold. */
+  readonly onEnd?: (program: string, left: Held) => void;
   readonly onError?: (error: unknown) => void;
 }
 

@@ -29,6 +29,15 @@ export interface Counts {
   refused: number;
 }
 
+/** What the simulated host holds for all programs together. */
+export interface Held {
+  /** Open files of the simulated host, each with its last descriptor still open. */
+  readonly files: number;
+  readonly eventfds: number;
+  /** Bytes of programs that are pinned for devices. */
+  readonly pinned: number;
+}
+
 export class Session {
   readonly host: Host;
   readonly libc: Libc;
@@ -48,6 +57,8 @@ export class Session {
   readonly nodes = new Set<string>();
   /** The descriptor that the call under way is on: looked up once. */
   inHand: { readonly fd: number; readonly open: OpenFile } | null = null;
+  /** Called when a program has ended and what it held alone is released. */
+  onEnd: (process: ForeignProcess) => void = () => {};
   /** How the next descriptor is given. */
   closeOnExec = true;
   /** The mock behind IOMMU_TEST_CMD, where it was asked for. */
@@ -100,7 +111,7 @@ export class Session {
         install: (process, file) => this.files.install(file, (fd) => this.give(process, fd, this.closeOnExec)),
       },
       waiter,
-      onEnd: () => this.files.forgetDescriptors(),
+      onEnd: (process) => this.ended(process),
     });
   }
 
@@ -120,6 +131,17 @@ export class Session {
     for (const eventfd of this.looked) eventfd.dropUnused();
     this.looked = [];
     this.settle();
+  }
+
+  get held(): Held {
+    return { files: this.files.size, eventfds: this.eventfds.size, pinned: this.window.pinned };
+  }
+
+  private ended(process: ForeignProcess): void {
+    this.files.forgetDescriptors();
+    this.files.collect();
+    this.settle();
+    this.onEnd(process);
   }
 
   settle(): void {

@@ -12,7 +12,7 @@ import { type Handler, PROCEED } from './handler.ts';
 import { memoryCalls } from './memory-calls.ts';
 import type { CallName, CallTable } from './numbers.ts';
 import { pathCalls } from './path-calls.ts';
-import { Session } from './session.ts';
+import { type Held, Session } from './session.ts';
 
 /** Milliseconds between looks at the outside while nothing happens. */
 const IDLE = 500;
@@ -22,6 +22,22 @@ const LOOKS = 40;
 /** Stops that are served before others get their turn. */
 const MOST_STOPS = 64;
 
+/** A call that the simulated host answered. */
+export interface ServedCall {
+  readonly process: number;
+  readonly thread: number;
+  /** The program's name. */
+  readonly program: string;
+  /** `VFIO_IOMMU_MAP_DMA`, `open(/dev/vfio/1)`, or the system call's name. */
+  readonly name: string;
+  /** Of `performance.now()`, in milliseconds. */
+  readonly start: number;
+  readonly milliseconds: number;
+  /** Zero or positive, or -errno; null: the real kernel went on with it. */
+  readonly result: number | null;
+  readonly refusal: Refusal | null;
+}
+
 export interface SupervisorOptions {
   readonly table: CallTable;
   readonly range: FdRange;
@@ -29,6 +45,10 @@ export interface SupervisorOptions {
   readonly iommufdTest?: boolean;
   /** Called for each call that the simulated kernel refused. */
   readonly onRefusal?: (refusal: Refusal, process: string) => void;
+  /** Called for each call that the simulated host answered, before the program goes on. */
+  readonly onCall?: (call: ServedCall) => void;
+  /** Called when a program has ended that had made calls; `left` is what others hold. */
+  readonly onEnd?: (program: string, left: Held) => void;
   /** Called for what goes wrong here: the program's call fails with EIO. */
   readonly onError?: (error: unknown) => void;
 }
@@ -39,6 +59,8 @@ export class Supervisor {
   private readonly epoll: Epoll;
   private readonly options: SupervisorOptions;
   private readonly handlers: (Handler | undefined)[] = [];
+  /** Of the system calls, by number. */
+  private readonly names: (string | undefined)[] = [];
   private readonly waiting = new Map<number, () => void>();
   private listener: SeccompListener | null = null;
   private ended = false;
@@ -59,13 +81,16 @@ export class Supervisor {
     const handlers = { ...pathCalls(this.session), ...fileCalls(this.session), ...memoryCalls(this.session) };
     for (const [name, handler] of Object.entries(handlers)) {
       const number = numbers[name as CallName];
-      if (number !== undefined) this.handlers[number] = handler;
+      if (number === undefined) continue;
+      this.handlers[number] = handler;
+      this.names[number] = name;
     }
     const loop = loopDescriptor(libc);
     if (loop >= 0) this.wait(loop, () => (this.turn = true));
     this.wait(this.session.inotify.fd, () => {
       if (this.session.files.collect() > 0) this.session.settle();
     });
+    this.session.onEnd = ({ comm }) => options.onEnd?.(comm, this.session.held);
     this.session.registers.onRefusal = (why, thread) => this.accessRefused(why, thread);
   }
 
@@ -141,9 +166,12 @@ export class Supervisor {
   private answer(listener: SeccompListener): void {
     const { session } = this;
     const handler = this.handlers[listener.number];
+    const start = this.options.onCall === undefined ? 0 : performance.now();
     let result = PROCEED;
     if (handler !== undefined) {
-      session.host.context.refusals.last = null;
+      const { refusals } = session.host.context;
+      refusals.last = null;
+      refusals.request = '';
       try {
         session.begin(listener);
         result = handler(listener);
@@ -155,6 +183,7 @@ export class Supervisor {
     if (result < 0 && result !== PROCEED) this.refused(listener);
     // Before the program goes on: what its call set off has happened when it returns, each time alike.
     session.end();
+    if (this.options.onCall !== undefined) this.served(listener, result, start, this.options.onCall);
     if (result === PROCEED) listener.proceed();
     else listener.respond(result);
   }
@@ -165,6 +194,28 @@ export class Supervisor {
     if (last === null) return;
     session.counts.refused += 1;
     options.onRefusal?.(last, session.tracees.of(pid)?.comm ?? String(pid));
+  }
+
+  private served(
+    { pid, number }: SeccompListener,
+    result: number,
+    start: number,
+    tell: (call: ServedCall) => void,
+  ): void {
+    const { session } = this;
+    const { request, last } = session.host.context.refusals;
+    if (result === PROCEED && request === '') return;
+    const process = session.tracees.of(pid);
+    tell({
+      process: process?.tgid ?? pid,
+      thread: pid,
+      program: process?.comm ?? String(pid),
+      name: request === '' ? (this.names[number] ?? `call ${number}`) : request,
+      start,
+      milliseconds: performance.now() - start,
+      result: result === PROCEED ? null : result,
+      refusal: last,
+    });
   }
 
   private accessRefused(why: string, thread: number): void {

@@ -14,8 +14,8 @@ export interface TraceeNeeds {
   readonly access: MemoryAccess;
   readonly descriptors: Descriptors;
   readonly waiter: Waiter;
-  /** A process has ended. */
-  readonly onEnd: () => void;
+  /** A process has ended, and what it held is being released. */
+  readonly onEnd: (process: ForeignProcess) => void;
 }
 
 export class Tracees {
@@ -81,8 +81,8 @@ export class Tracees {
     this.byPid.delete(process.tgid);
     for (const [thread, of] of [...this.byThread]) if (of === process) this.byThread.delete(thread);
     this.needs.waiter.stop(process.pidfd);
-    this.needs.onEnd();
     this.needs.kernel.exit(process);
+    this.needs.onEnd(process);
   }
 }
 

@@ -10,6 +10,18 @@ export interface ChromeTraceOptions {
   readonly spacing?: number;
 }
 
+/** What a program did, on a track of its own. Times are the caller's clock's, in nanoseconds. */
+export interface ChromeSlice {
+  readonly process: number;
+  readonly program: string;
+  readonly thread: number;
+  readonly name: string;
+  readonly category: string;
+  readonly start: number;
+  readonly duration: number;
+  readonly args: Readonly<Record<string, unknown>>;
+}
+
 /** One thread each, from top to bottom in the order of an interrupt's way. */
 const THREADS: readonly Hop['at'][] = [
   'device',
@@ -24,6 +36,8 @@ const THREADS: readonly Hop['at'][] = [
 ];
 /** Guest interrupts that wait to be acknowledged, of which the trace remembers the flow; older ones lose their last arrow. */
 const MOST_WAITING = 4096;
+/** Programs whose names are remembered; beyond them a name is written again. */
+const MOST_PROGRAMS = 4096;
 const PID = 1;
 
 /**
@@ -41,6 +55,7 @@ export class ChromeTrace implements HopObserver {
   readonly #now: () => number;
   readonly #spacing: number;
   readonly #waiting = new Map<number, number>();
+  readonly #programs = new Map<number, string>();
   #flow = 0;
   #arrowOpen = false;
   #free = Number.NEGATIVE_INFINITY;
@@ -67,6 +82,18 @@ export class ChromeTrace implements HopObserver {
     const args = { ...hopObject(hop), summary: `${what} ${end}` };
     this.#event({ name: `${who} ${end}`, cat: hop.at, ph: 'X', ...where, dur: this.#spacing / 1000, args });
     this.#arrow(hop, where);
+  }
+
+  /** Programs stand below the simulated host, each with its name. */
+  slice({ process, program, thread, name, category, start, duration, args }: ChromeSlice): void {
+    if (this.#ended) return;
+    if (this.#programs.get(process) !== program) {
+      if (this.#programs.size >= MOST_PROGRAMS) this.#programs.clear();
+      this.#programs.set(process, program);
+      this.#event({ name: 'process_name', ph: 'M', pid: process, args: { name: program } });
+    }
+    const where = { pid: process, tid: thread, ts: start / 1000, dur: duration / 1000 };
+    this.#event({ name, cat: category, ph: 'X', ...where, args });
   }
 
   /** Ends the array. Readers also take a file that stops without it. Later hops are dropped. */

@@ -1,5 +1,5 @@
 /** Sinks for what happened, hop by hop: text for people, JSON lines for programs, Chrome trace JSON for a timeline. */
-export { ChromeTrace, type ChromeTraceOptions } from './chrome.ts';
+export { type ChromeSlice, ChromeTrace, type ChromeTraceOptions } from './chrome.ts';
 export { type HopText, hopText, requesterName } from './hop-text.ts';
 export { hopObject, JsonLinesTrace, type JsonLinesTraceOptions } from './jsonl.ts';
 export { teeObservers } from './tee.ts';

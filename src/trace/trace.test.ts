@@ -259,6 +259,31 @@ describe('Chrome trace', () => {
     ]);
   });
 
+  it('has programs on tracks of their own, each named once', () => {
+    const parts: string[] = [];
+    const trace = new ChromeTrace((part) => parts.push(part), { now: () => 0 });
+    const request = { process: 41, program: 'driver', thread: 42, category: 'request', start: 7000, duration: 2500 };
+    trace.slice({ ...request, name: 'VFIO_DEVICE_RESET', args: { result: 0 } });
+    trace.slice({ ...request, name: 'VFIO_IOMMU_MAP_DMA', start: 9500, args: { result: -22 } });
+    trace.end();
+    trace.slice({ ...request, name: 'late', args: {} });
+    const events = (JSON.parse(parts.join('')) as (ChromeEvent & { pid: number })[]).filter(({ pid }) => pid === 41);
+    expect(events).toEqual([
+      { name: 'process_name', ph: 'M', pid: 41, args: { name: 'driver' } },
+      { name: 'VFIO_DEVICE_RESET', cat: 'request', ph: 'X', pid: 41, tid: 42, ts: 7, dur: 2.5, args: { result: 0 } },
+      {
+        name: 'VFIO_IOMMU_MAP_DMA',
+        cat: 'request',
+        ph: 'X',
+        pid: 41,
+        tid: 42,
+        ts: 9.5,
+        dur: 2.5,
+        args: { result: -22 },
+      },
+    ]);
+  });
+
   it('is readable without its end, and takes nothing after it', () => {
     expect(chrome([raise], () => 0, false).length).toBeGreaterThan(18);
     const parts: string[] = [];

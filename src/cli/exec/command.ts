@@ -1,20 +1,37 @@
 /** `belfry exec`: an unmodified program on a simulated host. */
 import { constants } from 'node:os';
-import { ProgramNotStarted, type RunResult, runProgram } from '../../exec/index.ts';
+import {
+  Losses,
+  type LostInterrupts,
+  ProgramNotStarted,
+  type RunResult,
+  runProgram,
+  type ServedCall,
+} from '../../exec/index.ts';
 import type { Host } from '../../kernel/boot/boot.ts';
 import type { PresetName } from '../../machine/presets.ts';
 import type { Refusal } from '../../ports/kernel.ts';
 import { Count, LEDGER_SIZE, lossName } from '../../ports/ledger.ts';
+import type { ChromeSlice } from '../../trace/index.ts';
+import { openTrace } from '../trace-file.ts';
 import { type ExecOptions, parseExecOptions } from './options.ts';
 
 /** The program's own exit status; when a signal ended it, belfry ends by the same signal. */
 export async function exec(args: readonly string[]): Promise<number> {
   const options = parseExecOptions(args);
+  const losses = new Losses(options.doorbell !== 'none');
+  const trace = options.trace === null ? null : openTrace(options.trace, nanoseconds);
   let host: Host | null = null;
   const boot = async (): Promise<Host> => {
     const { bootHost } = await import('./setup.ts');
-    host = await bootHost(options);
+    host = await bootHost(options, losses.watch);
+    const { tap } = host.machine;
+    losses.tap = tap;
+    if (trace !== null) tap.observer = trace.alone;
     return host;
+  };
+  const tellLosses = (): void => {
+    for (const lost of losses.take()) if (!options.quiet || options.explain) tell(lossText(options, lost));
   };
   try {
     const result = await runProgram(boot, options.argv, {
@@ -24,13 +41,18 @@ export async function exec(args: readonly string[]): Promise<number> {
       onRefusal: (refusal, program) => options.explain && tell(explanation(options, refusal, program)),
       onError: (error) =>
         tell(`belfry: a call of the program failed with EIO: ${error instanceof Error ? error.stack : error}\n`),
+      onEnd: tellLosses,
+      ...(trace === null ? {} : { onCall: (call: ServedCall) => trace.slice(sliceOf(call)) }),
     });
+    tellLosses();
     if (!options.quiet) tell(summary(options, host, result));
     return statusOf(result);
   } catch (error) {
     if (!(error instanceof ProgramNotStarted)) throw error;
     tell(`belfry: ${error.message}\n`);
     return error.status;
+  } finally {
+    trace?.end();
   }
 }
 
@@ -43,6 +65,34 @@ function explanation(options: ExecOptions, { request, code, why, field, hint }: 
   if (options.json) return `${JSON.stringify({ kind: 'refusal', program, request, code, field, why, hint })}\n`;
   const advice = hint === undefined ? '' : `; ${hint}`;
   return `belfry: ${program}: ${request}: ${code}: ${why}${advice}\n`;
+}
+
+/** Where interrupts were lost, for who waited for them. */
+function lossText({ json }: ExecOptions, lost: LostInterrupts): string {
+  if (json) return `${JSON.stringify({ kind: 'lost', ...lost })}\n`;
+  const { count, loss, device, how, vector, address, where, why, hint } = lost;
+  const names = { msi: `MSI vector ${vector}`, msix: `MSI-X vector ${vector}`, intx: 'INTx' };
+  const which = how === null ? (vector === null ? null : `vector ${vector}`) : names[how];
+  const way = [device, which, address === null ? null : `to ${address}`];
+  const from = way.filter((part) => part !== null).join(' ');
+  const parts = [
+    `belfry: lost: ${count} interrupt${count === 1 ? '' : 's'}${from === '' ? '' : ` of ${from}`}`,
+    `${loss}${where === null || where === device ? '' : ` at ${where}`}`,
+    why,
+  ];
+  return `${parts.join(': ')}${hint === null ? '' : `; ${hint}`}\n`;
+}
+
+/** The clock of a trace, in which calls and hops stand side by side. */
+const nanoseconds = (): number => performance.now() * 1e6;
+
+function sliceOf({ process, thread, program, name, start, milliseconds, result, refusal }: ServedCall): ChromeSlice {
+  const answer = result === null ? { result: 'done by the real kernel' } : { result };
+  const why =
+    refusal === null ? {} : { code: refusal.code, why: refusal.why, field: refusal.field, hint: refusal.hint };
+  const args = { ...answer, ...why };
+  const category = refusal === null ? 'request' : 'refused';
+  return { process, program, thread, name, category, start: start * 1e6, duration: milliseconds * 1e6, args };
 }
 
 function summary(options: ExecOptions, host: Host | null, { counts, nodes, status, signal }: RunResult): string {

@@ -7,12 +7,16 @@ export interface DeviceChoice {
   /** A model's name, a capture's, or a file's. */
   readonly name: string;
   readonly options: DeviceOptions;
+  /** `0000:01:00.0`; null: the next free one behind a root port. */
+  readonly slot: string | null;
 }
 
 export interface ExecOptions {
   /** A preset's name or a host file. */
   readonly host: string;
   readonly abi: 'linux-7.2' | 'belfry';
+  /** `none`: the kernel before the RFC, which maps no doorbell. */
+  readonly doorbell: 'window' | 'none';
   /** Empty: the host's own. */
   readonly devices: readonly DeviceChoice[];
   readonly allowUnsafeInterrupts: boolean;
@@ -21,6 +25,8 @@ export interface ExecOptions {
   readonly explain: boolean;
   readonly json: boolean;
   readonly quiet: boolean;
+  /** Where Chrome trace JSON is written. */
+  readonly trace: string | null;
   readonly argv: readonly string[];
 }
 
@@ -28,11 +34,13 @@ const TABLE = {
   host: { type: 'string' },
   abi: { type: 'string' },
   device: { type: 'string', multiple: true },
+  doorbell: { type: 'string' },
   'allow-unsafe-interrupts': { type: 'boolean' },
   'iommufd-test': { type: 'boolean' },
   explain: { type: 'boolean' },
   json: { type: 'boolean' },
   quiet: { type: 'boolean' },
+  trace: { type: 'string' },
 } as const;
 
 /** @throws UsageError */
@@ -45,15 +53,20 @@ export function parseExecOptions(args: readonly string[]): ExecOptions {
   const abi = values.abi ?? 'linux-7.2';
   if (abi !== 'linux-7.2' && abi !== 'belfry')
     throw new UsageError(`--abi: expected linux-7.2 or belfry, got ${JSON.stringify(abi)}`, 'exec');
+  const doorbell = values.doorbell ?? 'window';
+  if (doorbell !== 'window' && doorbell !== 'none')
+    throw new UsageError(`--doorbell: expected window or none, got ${JSON.stringify(doorbell)}`, 'exec');
   return {
     host: values.host ?? 'arm-its',
     abi,
+    doorbell,
     devices: (values.device ?? []).map(deviceChoice),
     allowUnsafeInterrupts: values['allow-unsafe-interrupts'] ?? false,
     iommufdTest: values['iommufd-test'] ?? false,
     explain: values.explain ?? false,
     json: values.json ?? false,
     quiet: values.quiet ?? false,
+    trace: values.trace ?? null,
     argv,
   };
 }
@@ -66,17 +79,19 @@ function parse(args: readonly string[]) {
   }
 }
 
-/** `bell,msix=16`. */
+/** `bell,msix=16,slot=0000:02:00.0`. */
 function deviceChoice(text: string): DeviceChoice {
   const [name = '', ...pairs] = text.split(',');
   const options: Record<string, number | string | boolean> = {};
+  let slot: string | null = null;
   for (const pair of pairs) {
     const [key = '', value] = pair.split('=');
     if (key === '' || value === undefined)
       throw new UsageError(`--device: expected option=value behind ${name}, got ${JSON.stringify(pair)}`, 'exec');
-    options[key] = optionValue(value);
+    if (key === 'slot') slot = value;
+    else options[key] = optionValue(value);
   }
-  return { name, options };
+  return { name, options, slot };
 }
 
 function optionValue(text: string): number | string | boolean {

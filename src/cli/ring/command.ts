@@ -1,5 +1,6 @@
 /** `belfry ring`: the run with the doorbell, and the same without it. */
 import { VfioError } from '../../vfio/index.ts';
+import { openTrace } from '../trace-file.ts';
 import { version } from '../version.ts';
 import { explain } from './explain.ts';
 import { HopList } from './hop-list.ts';
@@ -9,7 +10,6 @@ import type { Report } from './report.ts';
 import { JsonReport } from './report-json.ts';
 import { TextReport } from './report-text.ts';
 import { lossesOf, RingSession, type Totals } from './session.ts';
-import { openTrace } from './trace-file.ts';
 
 /** Interrupts between two looks at the clock. */
 const BATCH = 20_000;
@@ -29,7 +29,7 @@ export function ring(args: readonly string[]): number {
 
 function mainRun(options: RingOptions, report: Report): number {
   const session = setUp(options, report);
-  const trace = options.trace === null ? null : openTrace(options.trace, session.host.machine.clock);
+  const trace = options.trace === null ? null : openTrace(options.trace, () => session.host.machine.clock.now());
   report.setUp(session);
   const count = options.count ?? session.granted;
   const hops = new HopList();

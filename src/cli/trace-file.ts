@@ -1,9 +1,8 @@
-/** `--trace FILE`: Chrome trace JSON of the first interrupts. */
+/** `--trace FILE`: Chrome trace JSON. */
 import { closeSync, openSync, writeSync } from 'node:fs';
-import type { HopObserver } from '../../ports/tap.ts';
-import type { Clock } from '../../ports/work.ts';
-import { ChromeTrace, teeObservers } from '../../trace/index.ts';
-import { ProblemError } from '../usage.ts';
+import type { HopObserver } from '../ports/tap.ts';
+import { type ChromeSlice, ChromeTrace, teeObservers } from '../trace/index.ts';
+import { ProblemError } from './usage.ts';
 
 /** Characters that are gathered for one write. */
 const CHUNK = 1 << 16;
@@ -11,12 +10,13 @@ const CHUNK = 1 << 16;
 export interface TraceFile {
   readonly alone: HopObserver;
   with(other: HopObserver): HopObserver;
+  slice(slice: ChromeSlice): void;
   /** @throws ProblemError as every hop does when the file cannot be written */
   end(): void;
 }
 
-/** @throws ProblemError when the file cannot be made */
-export function openTrace(path: string, clock: Clock): TraceFile {
+/** `now` in nanoseconds. @throws ProblemError when the file cannot be made */
+export function openTrace(path: string, now: () => number): TraceFile {
   const guarded = <T>(act: () => T): T => {
     try {
       return act();
@@ -36,10 +36,11 @@ export function openTrace(path: string, clock: Clock): TraceFile {
     waiting += text;
     if (waiting.length >= CHUNK) flush();
   };
-  const trace = new ChromeTrace(write, { now: () => clock.now() });
+  const trace = new ChromeTrace(write, { now });
   return {
     alone: trace,
     with: (other) => teeObservers(trace, other) ?? trace,
+    slice: (slice) => trace.slice(slice),
     end: () => {
       trace.end();
       flush();
