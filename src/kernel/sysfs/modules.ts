@@ -3,9 +3,6 @@ import type { ModuleParameters } from '../context.ts';
 import type { RefusalLog } from '../refusal.ts';
 import { attribute, control, type DirectoryNode, directory, type TreeNode } from './node.ts';
 
-/** Modules without parameters. */
-const PLAIN = ['vfio', 'vfio_pci_core'];
-
 /** What a module that is loaded shows (kernel/module/main.c show_initstate). */
 const LOADED = { initstate: attribute(() => 'live') };
 
@@ -16,13 +13,27 @@ export function modulesDirectory(modules: ModuleParameters, refusals: RefusalLog
       return [name, directory(() => ({ ...LOADED, parameters: directory(() => entries) }))];
     }),
   );
-  for (const name of PLAIN)
-    nodes.set(
-      name,
-      directory(() => LOADED),
-    );
+  nodes.set(
+    'vfio',
+    directory(() => ({ ...LOADED, parameters: directory(() => noIommu(refusals)) })),
+  );
+  nodes.set(
+    'vfio_pci_core',
+    directory(() => LOADED),
+  );
   return directory(() => nodes);
 }
+
+/** As with CONFIG_VFIO_NOIOMMU, which Debian's kernels have: it is off. DPDK's tools read it before they bind a device. */
+const noIommu = (refusals: RefusalLog): Record<string, TreeNode> => ({
+  enable_unsafe_noiommu_mode: control(
+    () => 'N',
+    (_process, text) =>
+      parseBool(text.trim()) === false
+        ? 0
+        : refusals.refuse('EINVAL', 'devices without an IOMMU cannot be used here: that mode is not built'),
+  ),
+});
 
 function parameter(parameters: Record<string, boolean | number>, key: string, refusals: RefusalLog): TreeNode {
   const show = (): string => {

@@ -202,11 +202,12 @@ describe('/sys', () => {
   });
 
   it('shows the modules that programs look for', () => {
-    const { client } = setUp();
+    const { client, write } = setUp();
     // DPDK takes VFIO to be there by /sys/module/vfio and /sys/module/vfio_pci.
     for (const name of ['vfio', 'vfio_pci', 'vfio_pci_core', 'vfio_iommu_type1', 'iommufd'])
       expect(client.readText(`/sys/module/${name}/initstate`), name).toBe('live\n');
-    expect(client.list('/sys/module/vfio')).toEqual(['initstate']);
+    const mode = '/sys/module/vfio/parameters/enable_unsafe_noiommu_mode';
+    expect([client.readText(mode), write(mode, 'N'), write(mode, 'Y')]).toEqual(['N\n', 1, -22]);
   });
 
   it('EACCES: attributes that an ordinary user may only read', () => {
