@@ -1,11 +1,14 @@
 /** The vectors of one device while MSI or MSI-X is in use, and how one of them is made and unmade. */
+import { Power } from '../../arch/pci/power.ts';
 import type { PciDev } from '../pci/pci-dev.ts';
 import type { IrqCore } from './irq-core.ts';
 import { MsiDesc } from './msi-desc.ts';
-import type { MsiHardware } from './msi-hardware.ts';
+import { type MsiHardware, powerState } from './msi-hardware.ts';
 import type { MsiParent, PrepareMsi } from './msi-parent.ts';
 import { MsiVector } from './msi-vector.ts';
 import type { MsiMode } from './pci-irqs.ts';
+
+const NO_MESSAGE = { addressHi: 0, addressLo: 0, data: 0 };
 
 /** What the device's vectors need of the kernel around them. */
 export interface MsiServices {
@@ -66,7 +69,7 @@ export class DeviceMsi {
     return 0;
   }
 
-  /** Masks, takes the handler away and gives everything back. */
+  /** Masks, takes the handler away, clears the message and gives everything back. */
   remove(vectors: readonly MsiVector[]): void {
     const { irqs } = this.services;
     for (const vector of vectors) {
@@ -74,8 +77,11 @@ export class DeviceMsi {
       if (!vector.masked) vector.mask();
     }
     this.hardware.flush();
+    const reachable = powerState(this.dev) === Power.D0;
     for (const { desc } of vectors) {
       this.parent.deactivate(desc);
+      // msi_domain_deactivate: what the function would send next is no address of a doorbell any more. A function in D3 is left alone (__pci_write_msi_msg).
+      if (reachable) this.hardware.write(desc.index, NO_MESSAGE);
       this.services.irqs.dissociate(desc.hwirq);
     }
     this.parent.free(
