@@ -169,6 +169,8 @@ describe('words and objects that are none', () => {
     ['bind', 'iommufd', (w, v) => w.device.bind(v)],
     ['replace', 'pt_id', (w, v) => w.device.replace(v)],
     ['Hwpt.create', 'pt_id', (w, v) => Hwpt.create(w.device, v)],
+    ['Hwpt.create: device', 'dev_id', (w, v) => Hwpt.create(v, w.ioas)],
+    ['bind: token', 'token_uuid_ptr', (w, v) => w.device.bind(w.iommufd, { token: v })],
     ['exportDmaBuf', 'dma_ranges', (w, v) => w.device.exportDmaBuf(4, v === null ? ('' as never) : v)],
     ['msix.program', 'fds', (w, v) => w.device.msix.program(0, v)],
   ])('%s', (_, field, call) => each(world, call, NO_OBJECTS, field));

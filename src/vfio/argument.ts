@@ -11,6 +11,9 @@ export function refuseArgument(request: string, field: string, expected: string,
   throw new VfioError({ code: 'EINVAL', request, why: `expected ${expected}, got ${shown(value)}`, field });
 }
 
+/** Longer memory no process has. */
+export const MOST_BYTES = 2 ** 52;
+
 /** An integer from 0 to `max`, 2^53 - 1 when left out: bytes, numbers of vectors, addresses of this process. @throws VfioError EINVAL */
 export function whole(value: number, request: string, field: string, max = ADDRESS_LIMIT - 1): number {
   if (Number.isSafeInteger(value) && value >= 0 && value <= max) return value;

@@ -242,8 +242,10 @@ const isOf = (table: Ioas | Hwpt | null, space: Ioas | Hwpt): boolean =>
 
 /** The 16 bytes of a UUID in the order of its text (lib/uuid.c `uuid_parse`). */
 function uuidBytes(text: string): Uint8Array {
-  const digits = String(text).replaceAll('-', '');
+  const request = 'VFIO_DEVICE_BIND_IOMMUFD';
+  if (typeof text !== 'string') refuseArgument(request, 'token_uuid_ptr', 'a UUID as text', text);
+  const digits = text.replaceAll('-', '');
   if (/^[0-9a-f]{32}$/i.test(digits)) return Uint8Array.from(digits.match(/../g) ?? [], (pair) => Number(`0x${pair}`));
   const why = `${JSON.stringify(text)} is no UUID`;
-  throw new VfioError({ code: 'EINVAL', request: 'VFIO_DEVICE_BIND_IOMMUFD', why, field: 'token_uuid_ptr' });
+  throw new VfioError({ code: 'EINVAL', request, why, field: 'token_uuid_ptr' });
 }

@@ -111,7 +111,12 @@ function collect(
   page: number,
   found: { iova: number; length: number }[],
 ): void {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
   for (let bit = 0; bit < count; bit++) {
+    if ((bit & 31) === 0 && words[bit >> 5] === 0) {
+      bit |= 31;
+      continue;
+    }
     const byte = bytes[bit >> 3]!;
     if (byte === 0) bit |= 7;
     else if ((byte & (1 << (bit & 7))) !== 0) {

@@ -1,7 +1,7 @@
 /** Memory for DMA: allocated here or handed over, mapped, and given back when the mapping fails. */
 import type { Kernel, UserBuffer } from '../ports/kernel.ts';
 import type { AddressSpace, MapDmaOptions } from './address-space.ts';
-import { whole, wholeIova } from './argument.ts';
+import { MOST_BYTES, whole, wholeIova } from './argument.ts';
 import { roundUp } from './choose-iova.ts';
 import { DmaBuffer } from './dma-buffer.ts';
 import { check, VfioError } from './error.ts';
@@ -21,7 +21,8 @@ export function mapMemory(
 ): DmaBuffer {
   const { kernel } = space;
   const memory =
-    buffer ?? allocate(kernel, roundUp(whole(length, request, 'length'), Math.max(page, kernel.pageSize)), request);
+    buffer ??
+    allocate(kernel, roundUp(whole(length, request, 'length', MOST_BYTES), Math.max(page, kernel.pageSize)), request);
   try {
     const mapped = space.map(
       iova === undefined ? null : wholeIova(iova, request),

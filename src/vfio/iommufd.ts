@@ -2,7 +2,7 @@
 import type { Kernel } from '../ports/kernel.ts';
 import { IOMMU_DESTROY, iommu_destroy } from '../uapi/iommufd.ts';
 import type { Fields, Struct, StructInit, StructValue } from '../uapi/struct.ts';
-import { encoded } from './argument.ts';
+import { encoded, refuseArgument } from './argument.ts';
 import type { CdevDevice } from './cdev-device.ts';
 import { check, type Explain, refused, VfioError } from './error.ts';
 import { explainOpenIommu } from './explain-iommufd.ts';
@@ -78,7 +78,8 @@ export class Iommufd extends Resource {
 
   /** An id means something else in another file. @throws VfioError ENOENT for a device that is bound to another iommufd, or to none */
   assertBound(device: CdevDevice, request: string): void {
-    if (device.iommufd === this) return;
+    if (device?.iommufd === this) return;
+    if (device?.iommufd === undefined) refuseArgument(request, 'dev_id', 'a CdevDevice', device);
     const why = `${device.label} is bound to ${device.iommufd === null ? 'no iommufd' : 'another iommufd'}`;
     throw new VfioError({ code: 'ENOENT', request, why, field: 'dev_id', hint: 'device.bind(iommufd)' });
   }

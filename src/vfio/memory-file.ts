@@ -1,5 +1,6 @@
 /** Memory that is a file (a memfd): mapped into this process here, into address spaces by {@link Ioas.mapFile}, and handed to others by its descriptor. */
 import type { Kernel, Mapping } from '../ports/kernel.ts';
+import { MOST_BYTES, refuseArgument, whole } from './argument.ts';
 import type { MappableFile } from './dma-buf.ts';
 import { check, VfioError } from './error.ts';
 import { Resource } from './resource.ts';
@@ -35,8 +36,8 @@ export class MemoryFile extends Resource implements MappableFile {
   /** @throws VfioError EMFILE, ENOMEM; EINVAL for a length that is not positive */
   static create(kernel: Kernel, { length, name = 'belfry' }: MemoryFileOptions): MemoryFile {
     const request = 'memfd_create';
-    if (!(Number.isSafeInteger(length) && length > 0))
-      throw new VfioError({ code: 'EINVAL', request, why: `length ${length} is no positive integer`, field: 'length' });
+    if (whole(length, request, 'length', MOST_BYTES) === 0)
+      refuseArgument(request, 'length', 'one byte or more', length);
     const size = Math.ceil(length / kernel.pageSize) * kernel.pageSize;
     return new MemoryFile(kernel, check(kernel, kernel.memfd(name, size), request), size, name);
   }
