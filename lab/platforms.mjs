@@ -40,7 +40,8 @@ export const PLATFORMS = {
     koffi: '@koromix/koffi-linux-x64',
     machine: ['-M', 'q35,kernel-irqchip=split', '-device', 'intel-iommu,intremap=on,caching-mode=on'],
     devices: DEVICES,
-    append: ['intel_iommu=on', 'iommu.strict=1'],
+    // Emulated in turns with other work, the timer misses the boot's check of it, which is a panic.
+    append: ['intel_iommu=on', 'iommu.strict=1', 'no_timer_check'],
     // Without RDRAND the guest's Node waits seconds for random numbers.
     cpu: { debian: 'qemu64,+rdrand', lab: 'qemu64,+rdrand' },
   },

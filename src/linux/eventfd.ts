@@ -11,6 +11,8 @@ export class LinuxEventFd implements EventFdHandle {
   private readonly hangUps = new Set<() => void>();
   private stopPolling: (() => void) | null = null;
   private closed = false;
+  /** Somebody took the counter since the watchers were called. */
+  private taken = false;
 
   constructor(libc: Libc, fd: number) {
     this.libc = libc;
@@ -37,9 +39,14 @@ export class LinuxEventFd implements EventFdHandle {
   drain(): number {
     this.assertOpen();
     const count = this.libc.eventfdRead(this.fd);
-    // A watcher that had left the counter standing is awake again.
-    if (this.watchers.size > 0) this.startPolling();
+    this.wasRead();
     return count;
+  }
+
+  /** The counter was taken, here or by a read of the descriptor: a watcher that had left it standing is awake again. */
+  wasRead(): void {
+    this.taken = true;
+    if (this.watchers.size > 0) this.startPolling();
   }
 
   /** Keeps the program alive while it waits. A watcher that does not drain is not called again before somebody does. */
@@ -86,9 +93,11 @@ export class LinuxEventFd implements EventFdHandle {
   }
 
   private readable(): void {
-    // The poll is level-triggered: it stops for the calls, and `drain` or the next turn starts it.
+    // The poll is level-triggered: it goes on when the counter was taken, also where it is above zero again by now; else it would call
+    // for ever, and `drain` starts it again. Another process may have taken the counter: then there is nothing to rest for.
+    this.taken = false;
     for (const watcher of [...this.watchers]) watcher();
-    if (this.closed || this.stopPolling === null) return;
+    if (this.closed || this.taken || this.stopPolling === null) return;
     if (this.count > 0) this.rest();
   }
 

@@ -75,7 +75,9 @@ export class LinuxKernel implements Kernel {
   }
 
   read(fd: number, into: Uint8Array): number {
-    return this.done(this.libc.read(fd, into));
+    const result = this.done(this.libc.read(fd, into));
+    if (result > 0) this.eventfds.get(fd)?.wasRead();
+    return result;
   }
 
   write(fd: number, from: Uint8Array): number {

@@ -149,6 +149,33 @@ describe.skipIf(reason !== '')(`eventfds${reason}`, () => {
     kernel.close(eventfd.fd);
   });
 
+  it('call again for a signal that comes between the drain and the end of the call', async () => {
+    const eventfd = ok(kernel.eventfd());
+    let sum = 0;
+    eventfd.watch(() => {
+      sum += eventfd.drain();
+      if (sum < 5) eventfd.signal();
+    });
+    eventfd.signal();
+    await until(() => sum === 5);
+    kernel.close(eventfd.fd);
+  });
+
+  it('wake again after a read of the descriptor, as after a drain', async () => {
+    const eventfd = ok(kernel.eventfd());
+    let calls = 0;
+    eventfd.watch(() => {
+      calls += 1;
+    });
+    eventfd.signal();
+    await until(() => calls === 1);
+    await sleep(5);
+    expect(kernel.read(eventfd.fd, new Uint8Array(8))).toBe(8);
+    eventfd.signal();
+    await until(() => calls === 2);
+    kernel.close(eventfd.fd);
+  });
+
   it('do not spin when a watcher leaves the count standing, and go on after a drain', async () => {
     const eventfd = ok(kernel.eventfd());
     let calls = 0;

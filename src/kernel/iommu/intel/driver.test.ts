@@ -62,8 +62,11 @@ describe('IntelVtdDriver', () => {
     driver.eventJob.run();
     expect(dma(SID, 0x30_0010, Access.WRITE)).toBe(Status.FAULT);
     driver.eventJob.run();
+    // PPF, and PFO of the one that found no room.
     expect(context.lines).toEqual([
+      'DMAR: DRHD: handling fault status reg 3',
       'DMAR: [DMA Read NO_PASID] Request device [0000:00:05.0] fault addr 0x300000 [fault reason 0x06] PTE Read access is not set',
+      'DMAR: DRHD: handling fault status reg 2',
       'DMAR: [DMA Write NO_PASID] Request device [0000:00:05.0] fault addr 0x300000 [fault reason 0x05] PTE Write access is not set',
     ]);
     expect(driver.drainEvents(() => {})).toBe(0);

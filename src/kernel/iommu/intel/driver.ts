@@ -39,7 +39,7 @@ export class IntelVtdDriver implements IommuDriver {
   readonly cap: bigint;
   readonly ecap: bigint;
   /** Logs and clears the recorded fault: what the fault event's handler does. */
-  readonly eventJob: Job = { run: () => this.drainEvents((record) => this.logFault(record)) };
+  readonly eventJob: Job = { run: () => this.handleFault() };
   private readonly context: KernelContext;
   private readonly logLimit: RateLimit;
   private readonly spec: VtdSpec;
@@ -117,10 +117,22 @@ export class IntelVtdDriver implements IommuDriver {
   }
 
   private logFault(record: readonly bigint[]): void {
+    this.logLine(describeFault(record));
+  }
+
+  /** dmar_fault: what it announces, each record, and the look that finds no further one count towards one limit. */
+  private handleFault(): void {
+    const status = this.context.bus.read32(this.base + VtdReg.FSTS) >>> 0;
+    if (status === 0) return;
+    this.logLine(`DMAR: DRHD: handling fault status reg ${status.toString(16)}`);
+    if (this.drainEvents((record) => this.logFault(record)) > 0) this.logLimit.allows();
+  }
+
+  private logLine(line: string): void {
     if (!this.logLimit.allows()) return;
     const missed = this.logLimit.takeMissed();
     if (missed > 0) this.context.log(`dmar_fault: ${missed} callbacks suppressed`);
-    this.context.log(describeFault(record));
+    this.context.log(line);
   }
 
   drainEvents(each: (record: readonly bigint[]) => void): number {
