@@ -61,6 +61,22 @@ export const comparisons = [
       },
     ],
   },
+  {
+    name: 'linux',
+    cases: [
+      { name: 'request', title: 'Linux: an ioctl with a struct', per: 'request', operations: 100_000, goal: 1.7 },
+      { name: 'signal', title: 'Linux: eventfd, signal and drain', per: 'pair', operations: 50_000, goal: 1.7 },
+      {
+        name: 'memory',
+        title: 'Linux: DMA memory, a word read and written',
+        per: 'word',
+        operations: 20_000_000,
+        goal: 1.2,
+      },
+      { name: 'register-write', title: 'Linux: a mapped register written', per: 'write', operations: 10_000_000 },
+      { name: 'register-read', title: 'Linux: a mapped register read', per: 'read', operations: 2_000_000 },
+    ],
+  },
   // A scene of guests fills a process.
   ...[
     { name: 'guest-1x1', title: 'device to guest, acknowledged: 1 device × 1 vector' },

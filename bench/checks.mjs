@@ -1,6 +1,8 @@
 /** What is measured without C: checks that must hold, and the start of the command. */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { execChecks } from './exec-checks.mjs';
+import { compile } from './support/compiler.mjs';
 import { median } from './support/statistics.mjs';
 
 const worker = (name) => fileURLToPath(new URL(`workers/${name}.mjs`, import.meta.url));
@@ -11,6 +13,9 @@ const LPIS = 57_344;
 const RESIDENT_LIMIT = 2 ** 30;
 const START_LIMIT = 25;
 const AREAS_LIMIT = 3;
+const WAKE_UP_LIMIT = 1.6;
+/** Share of a CPU that listeners may take while nothing comes: what V8 does now and then. */
+const IDLE_LIMIT = 0.005;
 
 /** @typedef {{ holds: boolean | null, text: string }} Verdict `holds` null: reported, never a failure */
 
@@ -32,7 +37,9 @@ export const checks = [
     run: resident,
   },
   { name: 'ioas', title: 'iommufd with 1, 1,000 and 100,000 areas: cost does not grow with their number', run: areas },
+  { name: 'wake-up', title: 'Linux: eventfd to listener, against a poll loop in C', run: wakeUp },
   { name: 'start', title: 'belfry --help, against an empty Node program', run: start },
+  ...execChecks,
 ];
 
 /** Node's own trace, between the two lines that the worker prints around the interrupts that count. */
@@ -74,6 +81,23 @@ function areas({ quick }) {
   const micros = (name) => results.map((result) => (result[name] / 1000).toFixed(1)).join(', ');
   const text = `${names.map((name) => `${name} ${micros(name)}`).join('; ')} µs; limit ${AREAS_LIMIT} times from 1,000 to 100,000`;
   return { holds: names.every((name) => many[name] <= some[name] * AREAS_LIMIT), text, results };
+}
+
+/** Wall-clock: how long a sleeper needs to wake is what is asked. The ratio depends on the machine; that nothing is done while nothing comes does not. */
+function wakeUp({ quick }) {
+  const built = compile('wake-up');
+  if (!('program' in built)) return { holds: null, text: built.why };
+  const args = [worker('wake-up'), built.program, ...(quick ? ['3', '4000'] : ['7', '10000'])];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`wake-up: status ${status}: ${stderr}`);
+  const { busy, idle, idleCpu } = JSON.parse(stdout);
+  const of = (rounds, part) => median(rounds.map((round) => round[part]));
+  const told = (name, { js, c }) => {
+    const [p50, ratio] = [of(js, 'p50'), of(js, 'p50') / of(c, 'p50')];
+    return `${name}: p50 ${p50.toFixed(1)} µs (C ${of(c, 'p50').toFixed(1)}, ratio ${ratio.toFixed(2)}), p99 ${of(js, 'p99').toFixed(0)} µs (C ${of(c, 'p99').toFixed(0)})`;
+  };
+  const text = `${told('one after the other', busy)}, goal ${WAKE_UP_LIMIT}; ${told('asleep for 2 ms before', idle)}; a listener to which nothing comes takes ${(idleCpu * 100).toFixed(2)} % of a CPU`;
+  return { holds: idleCpu <= IDLE_LIMIT, text, busy, idle, idleCpu };
 }
 
 /** Runs take turns. NODE_EXTRA_CA_CERTS is left out: where it is set, Node 20 reads the file at every start. */

@@ -1,6 +1,6 @@
 /** The examples and scripts that run on real Linux in the lab, on simulated hosts: not a line of them knows which it is. */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -48,6 +48,23 @@ describe('lab/guest/nested-ring.mjs', () => {
     const ioas = Ioas.create(Iommufd.open(kernel));
     const nested = Nested.attach(openDevice(kernel, DEVICE, ioas), ioas);
     expect(nested.events()).toEqual([]);
+  });
+});
+
+describe('lab/guest/faults.mjs', () => {
+  // Only where the SMMU lies differs.
+  const plain = (text: string): string =>
+    text.trimEnd().replaceAll(/arm-smmu-v3 [0-9a-f]+\.smmuv3/g, 'arm-smmu-v3 SMMU');
+
+  it.each([
+    ['arm64-its', 'arm-its', 8],
+    ['x86', 'x86', 7],
+  ])('the log says of refused DMA what Linux 7.2.13 said: %s', (platform, preset, count) => {
+    const { status, lines } = node('lab/guest/faults.mjs', preset);
+    expect(status).toBe(0);
+    const recorded = plain(readFileSync(join(root, `lab/answers/${platform}-faults.jsonl`), 'utf8')).split('\n');
+    expect(lines.map(plain)).toEqual(recorded);
+    expect(recorded).toHaveLength(count);
   });
 });
 
