@@ -5,12 +5,13 @@
 import { Epoll } from '../libc/epoll.ts';
 import type { Libc } from '../libc/index.ts';
 import { Links } from '../libc/links.ts';
-import { loopDescriptor } from '../libc/loop.ts';
+import { hasTimers, loopDescriptor } from '../libc/loop.ts';
 import { ProcessMemory } from '../libc/process-memory.ts';
 import type { SeccompListener } from '../libc/seccomp.ts';
 import type { CallName, CallTable } from './numbers.ts';
 
 const AT_FDCWD = -100;
+/** Milliseconds, as the supervisor's. */
 const IDLE = 500;
 
 /** Where each call has its path; those with a directory's descriptor have it in the argument before. */
@@ -54,8 +55,8 @@ export class Lobby {
     const loop = loopDescriptor(this.libc);
     for (const fd of [listener.fd, pidfd, loop]) if (fd >= 0) epoll.add(fd);
     try {
-      for (;;) {
-        const count = epoll.wait(IDLE);
+      for (let quiet = false; ; ) {
+        const count = epoll.wait(quiet ? -1 : IDLE);
         let turn = count <= 0;
         for (let i = 0; i < count; i += 1) {
           const fd = epoll.ready(i);
@@ -65,6 +66,7 @@ export class Lobby {
           else if (this.take(listener)) return true;
         }
         if (turn) await new Promise((resolve) => setImmediate(resolve));
+        quiet = count === 0 && loop >= 0 && !hasTimers();
       }
     } finally {
       epoll.close();

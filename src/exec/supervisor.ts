@@ -2,7 +2,7 @@
 import type { Host } from '../kernel/boot/boot.ts';
 import { Epoll } from '../libc/epoll.ts';
 import type { Libc } from '../libc/index.ts';
-import { loopDescriptor } from '../libc/loop.ts';
+import { hasTimers, loopDescriptor } from '../libc/loop.ts';
 import type { SeccompListener } from '../libc/seccomp.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { ERRNO } from '../uapi/errno.ts';
@@ -14,8 +14,10 @@ import type { CallName, CallTable } from './numbers.ts';
 import { pathCalls } from './path-calls.ts';
 import { type Held, Session } from './session.ts';
 
-/** Milliseconds between looks at the outside while nothing happens. */
+/** Milliseconds without a call after which Node's loop gets a turn, and again as long as it has timers or threads are traced. */
 const IDLE = 500;
+/** epoll_wait takes an int. */
+const LONGEST = 0x7fff_ffff;
 
 /** Looks for the next stop before sleeping: some 20 µs. */
 const LOOKS = 40;
@@ -66,6 +68,9 @@ export class Supervisor {
   private ended = false;
   /** Node's loop has something to do. */
   private turn = false;
+  /** Node's loop had its turn and has no timer, and nothing has happened since: this thread sleeps until something does. */
+  private quiet = false;
+  private readonly seesLoop: boolean;
   private readonly started = performance.now();
 
   constructor(host: Host, libc: Libc, options: SupervisorOptions) {
@@ -86,6 +91,7 @@ export class Supervisor {
       this.names[number] = name;
     }
     const loop = loopDescriptor(libc);
+    this.seesLoop = loop >= 0;
     if (loop >= 0) this.wait(loop, () => (this.turn = true));
     this.wait(this.session.inotify.fd, () => {
       if (this.session.files.collect() > 0) this.session.settle();
@@ -112,7 +118,7 @@ export class Supervisor {
 
   /**
    * Serves until the program has ended. Waiting blocks this thread, which answers sooner than Node's loop would; the loop gets a turn after
-   * each signal, each idle time, and whenever something of its own is ready.
+   * each signal, once all is idle, and whenever something of its own is ready.
    */
   async run(): Promise<void> {
     const { tracer } = this.session.registers;
@@ -125,6 +131,7 @@ export class Supervisor {
       this.turn = count <= 0;
       this.dispatch(count);
       if (this.turn) await new Promise((resolve) => setImmediate(resolve));
+      this.quiet = count === 0 && this.seesLoop && !tracer.active && !hasTimers();
     }
     this.finish();
   }
@@ -235,8 +242,9 @@ export class Supervisor {
 
   private timeout(): number {
     const { clock } = this.session.host.machine;
-    if (clock.next === Infinity) return IDLE;
-    return Math.min(IDLE, Math.max(0, Math.ceil((clock.next - clock.now()) / 1e6)));
+    if (clock.next === Infinity) return this.quiet ? -1 : IDLE;
+    const due = Math.max(0, Math.ceil((clock.next - clock.now()) / 1e6));
+    return Math.min(this.quiet ? LONGEST : IDLE, due);
   }
 
   private finish(): void {

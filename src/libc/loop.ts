@@ -13,3 +13,6 @@ export function loopDescriptor(libc: Libc): number {
     return -1;
   }
 }
+
+/** Timers that keep the loop alive: its descriptor says nothing of them. Those that do not (`unref`) are not seen. */
+export const hasTimers = (): boolean => process.getActiveResourcesInfo().includes('Timeout');
