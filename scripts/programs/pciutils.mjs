@@ -96,15 +96,22 @@ echo nonsense > /sys/bus/pci/drivers/vfio-pci/bind || echo refused
 
 async function driverctl() {
   const { tree, version } = await debianTree('driverctl-script', ['driverctl']);
-  if (which('bash') === null) throw new Skip('bash is not in the PATH');
-  const tool = `bash ${tree}/usr/sbin/driverctl`;
+  const tool = `${needed('bash')} ${tree}/usr/sbin/driverctl`;
   const script = [
-    `${tool} --nosave unset-override ${BDF}`,
-    `${tool} -v list-devices`,
-    'echo --',
-    `${tool} --nosave set-override ${BDF} vfio-pci`,
+    `${tool} list-devices`,
+    `${tool} --nosave unset-override ${BDF}; echo --`,
+    `${tool} list-devices`,
+    `${tool} --nosave set-override ${BDF} vfio-pci; echo --`,
     `${tool} list-devices`,
   ].join('\n');
   const ran = await runOnHost({ host: 'arm-its', devices: ['edu'], argv: ['bash', '-c', script], input: '' });
-  return { version, checks: [], evidence: [[...ran.lines, ...ran.errors, ...ran.refused, ran.end]] };
+  const [before = '', unset = '', set = ''] = ran.lines.join('\n').split('--');
+  const checks = [
+    check('list-devices shows drivers and overrides', before.includes(`${BDF} vfio-pci [*]`)),
+    check('unset-override takes the device from vfio-pci', unset.includes(`${BDF} (none)`)),
+    // It calls /sbin/modprobe, whose modules are those of the real system.
+    check('set-override, which calls modprobe for the real system’s modules', set.includes(`${BDF} vfio-pci [*]`)),
+  ];
+  const said = ran.errors.map((line) => line.replace(/^.*driverctl: line/, 'driverctl: line'));
+  return { version, checks, evidence: [[...ran.lines, ...said, ...ran.refused, ran.end]] };
 }

@@ -1,16 +1,21 @@
 /** /sys/module: the modules of VFIO, by which programs tell that it is there (DPDK does), and parameters that can be set while the kernel runs. */
 import type { ModuleParameters } from '../context.ts';
 import type { RefusalLog } from '../refusal.ts';
-import { attribute, control, type DirectoryNode, directory, type TreeNode } from './node.ts';
+import { attribute, control, type DirectoryNode, directory, link, type TreeNode } from './node.ts';
 
 /** What a module that is loaded shows (kernel/module/main.c show_initstate). */
 const LOADED = { initstate: attribute(() => 'live') };
+
+/** The drivers that a module has registered (drivers/base/module.c): driverctl goes this way. */
+const DRIVERS: Readonly<Record<string, Record<string, TreeNode>>> = {
+  vfio_pci: { drivers: directory(() => ({ 'pci:vfio-pci': link('../../../bus/pci/drivers/vfio-pci') })) },
+};
 
 export function modulesDirectory(modules: ModuleParameters, refusals: RefusalLog): DirectoryNode {
   const nodes = new Map<string, TreeNode>(
     Object.entries(modules).map(([name, parameters]: [string, Record<string, boolean | number>]) => {
       const entries = new Map(Object.keys(parameters).map((key) => [key, parameter(parameters, key, refusals)]));
-      return [name, directory(() => ({ ...LOADED, parameters: directory(() => entries) }))];
+      return [name, directory(() => ({ ...LOADED, ...DRIVERS[name], parameters: directory(() => entries) }))];
     }),
   );
   nodes.set(

@@ -25,6 +25,8 @@ export interface TextNode {
   read?(): string | Uint8Array;
   /** What a write to the attribute does; 0 or -errno. */
   write?(process: Process, text: string): number;
+  /** The same for a binary attribute, which has a position: what was written, 0 behind its end, or -errno. */
+  writeAt?(bytes: Uint8Array, offset: number): number;
 }
 
 export interface DeviceNode {

@@ -38,7 +38,8 @@ function driverDirectory(name: string, context: PciDirectoryContext): DirectoryN
     return typeof dev === 'number' ? dev : act(dev);
   };
   const onIds = (act: (vendor: number, device: number) => number) => (_process: Process, text: string) => {
-    const ids = /^\s*([0-9a-f]{1,8})\s+([0-9a-f]{1,8})\b/i.exec(text);
+    // sscanf's %x, which takes a number with its 0x too: driverctl writes them so.
+    const ids = /^\s*(?:0x)?([0-9a-f]{1,8})\s+(?:0x)?([0-9a-f]{1,8})\b/i.exec(text);
     if (ids === null)
       return context.refusals.refuse('EINVAL', `${JSON.stringify(text)} does not begin with a vendor and a device id`);
     return act(Number.parseInt(ids[1], 16), Number.parseInt(ids[2], 16));
@@ -63,6 +64,7 @@ function driverDirectory(name: string, context: PciDirectoryContext): DirectoryN
   };
   return directory(() => {
     const entries = new Map(Object.entries(controls));
+    if (name === 'vfio-pci') entries.set('module', link('../../../../module/vfio_pci'));
     for (const dev of core.devices) if (dev.driver === name) entries.set(dev.name, link(linkToDevice(4, dev)));
     return entries;
   });

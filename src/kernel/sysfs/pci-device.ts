@@ -41,7 +41,12 @@ export function pciDirectory(
     modalias: attribute(() => modalias(dev, subsystem)),
     uevent: attribute(() => uevent(dev, subsystem)),
     resource: { kind: 'file', mode: 0o444, read: () => resources(dev) },
-    config: { kind: 'file', mode: 0o644, read: () => configBytes(dev) },
+    config: {
+      kind: 'file',
+      mode: 0o644,
+      read: () => configBytes(dev),
+      writeAt: (bytes, offset) => writeConfig(dev, bytes, offset),
+    },
     numa_node: attribute(() => '-1'),
     local_cpus: attribute(() => ((1n << BigInt(context.cpus)) - 1n).toString(16)),
     local_cpulist: attribute(() => (context.cpus === 1 ? '0' : `0-${context.cpus - 1}`)),
@@ -155,6 +160,24 @@ function resourceFlags(resource: PciResource): number {
   if (resource.kind === 'io') return 0x4_0101;
   if (resource.kind === 'rom') return 0x4_6200;
   return 0x4_0200 | (resource.is64 ? 0x10_0004 : 0) | (resource.prefetchable ? 0x2008 : 0);
+}
+
+/**
+ * pci_write_config: it goes to the hardware, past vfio-pci's own view, in naturally aligned pieces of one, two and four bytes; what lies behind the
+ * end is left out.
+ */
+function writeConfig(dev: PciDev, bytes: Uint8Array, offset: number): number {
+  const count = Math.max(0, Math.min(bytes.length, dev.configSize - offset));
+  for (let done = 0; done < count; ) {
+    const at = offset + done;
+    const left = count - done;
+    const size = at % 4 === 0 && left >= 4 ? 4 : at % 2 === 0 && left >= 2 ? 2 : 1;
+    let value = 0;
+    for (let i = size - 1; i >= 0; i -= 1) value = (value << 8) | bytes[done + i]!;
+    dev.configWrite(at, size, value);
+    done += size;
+  }
+  return count;
 }
 
 function configBytes(dev: PciDev): Uint8Array {

@@ -97,6 +97,28 @@ describe('/sys', () => {
     expect(client.pread(fd, bytes, 250)).toBe(6);
   });
 
+  // drivers/pci/pci-sysfs.c pci_write_config; setpci goes this way.
+  it('writes the config space where it stands, cut off at its end', () => {
+    const { client, nvme } = setUp();
+    const written: string[] = [];
+    Object.assign(nvme, {
+      configWrite: (at: number, size: number, value: number) =>
+        written.push(`${at.toString(16)}/${size}=${(value >>> 0).toString(16)}`),
+    });
+    const fd = client.open(`${PCI}/devices/${NVME}/config`, 'rw');
+    expect(client.pwrite(fd, Uint8Array.of(6, 0), 4)).toBe(2);
+    expect(client.pwrite(fd, Uint8Array.of(1, 2, 3, 4, 5, 6, 0xf7, 8), 0xb1)).toBe(8);
+    expect(written).toEqual(['4/2=6', 'b1/1=1', 'b2/2=302', 'b4/4=f7060504', 'b8/1=8']);
+    expect([client.pwrite(fd, new Uint8Array(8), 252), client.pwrite(fd, new Uint8Array(4), 256)]).toEqual([4, 0]);
+  });
+
+  it('links the module and its driver to each other', () => {
+    const { client } = setUp();
+    const entries = client.list('/sys/module/vfio_pci/drivers/pci:vfio-pci');
+    expect(entries).toEqual(expect.arrayContaining(['bind', 'module', 'new_id']));
+    expect(client.list('/sys/bus/pci/drivers/vfio-pci/module')).toEqual(['drivers', 'initstate', 'parameters']);
+  });
+
   it('shows the SW_MSI window as msi (golden vector G1), with inclusive ends', () => {
     const { client, groups } = setUp();
     expect(client.readText('/sys/kernel/iommu_groups/1/reserved_regions')).toBe(
@@ -186,6 +208,8 @@ describe('/sys', () => {
     expect(spare.driver).toBe('vfio-pci');
     expect(write(`${vfioPci}/new_id`, '1b36 0022')).toBe(-17);
     expect(write(`${vfioPci}/remove_id`, '1b36 0022')).toBe(9);
+    expect(write(`${vfioPci}/new_id`, '0x1b36 0x0022')).toBe(13);
+    expect(write(`${vfioPci}/remove_id`, '0x1b36 0x0022')).toBe(13);
   });
 
   it('sets module parameters with effect, and refuses what they are not', () => {

@@ -25,14 +25,17 @@ export class TextFile implements File {
     return this.refusals.refuse('EFAULT', 'the buffer is not writable', 'buffer');
   }
 
-  write(process: Process, address: number, count: number): number {
-    if (this.node.write === undefined) return this.refusals.refuse('EIO', `${this.name} cannot be written`);
+  write(process: Process, address: number, count: number, offset: number): number {
+    const { write, writeAt } = this.node;
+    if (write === undefined && writeAt === undefined)
+      return this.refusals.refuse('EIO', `${this.name} cannot be written`);
     if (count > MOST)
       return this.refusals.refuse('EINVAL', `${count} bytes are more than the ${MOST} that an attribute takes`);
     const bytes = new Uint8Array(count);
     if (!process.memory.copyIn(address, bytes))
       return this.refusals.refuse('EFAULT', 'the buffer is not readable', 'buffer');
-    const result = this.node.write(process, new TextDecoder().decode(bytes));
+    if (writeAt !== undefined) return writeAt(bytes, offset);
+    const result = this.node.write?.(process, new TextDecoder().decode(bytes)) ?? 0;
     return result < 0 ? result : count;
   }
 
