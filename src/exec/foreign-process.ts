@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { type File, fileCount } from '../kernel/files.ts';
 import { SimProcess } from '../kernel/process.ts';
 import type { RefusalLog } from '../kernel/refusal.ts';
+import { ERRNO } from '../uapi/errno.ts';
 import type { ForeignMemory } from './foreign-memory.ts';
 
 /** What of descriptors the supervisor knows and can do. */
@@ -70,10 +71,8 @@ export class ForeignProcess extends SimProcess<ForeignMemory> {
     const fd = this.descriptorsOf.install(this, file);
     if (fd >= 0) return fd;
     if (fileCount(file) === 0) file.release();
-    return this.log.passOn(
-      fd,
-      'no descriptor could be put into the program: the numbers for simulated files are in use',
-    );
+    const why = fd === -ERRNO.EMFILE ? 'all numbers for simulated files are in use' : 'the real kernel refused it';
+    return this.log.passOn(fd, `no descriptor could be put into the program: ${why}`);
   }
 }
 

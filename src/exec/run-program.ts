@@ -1,13 +1,15 @@
 /** Runs an unmodified program on a simulated host. */
 import { readFileSync } from 'node:fs';
-import { constants } from 'node:os';
+import { constants, release } from 'node:os';
 import type { Host } from '../kernel/boot/boot.ts';
 import { Libc, LibcUnavailable } from '../libc/index.ts';
+import { InotifyUnavailable } from '../libc/inotify.ts';
 import { Pidfds } from '../libc/pidfd.ts';
+import { ProcessMemory } from '../libc/process-memory.ts';
 import { SeccompListener } from '../libc/seccomp.ts';
 import type { WaitStatus } from '../libc/spawn.ts';
 import type { Refusal } from '../ports/kernel.ts';
-import { errnoName } from '../uapi/errno.ts';
+import { ERRNO, errnoName } from '../uapi/errno.ts';
 import { buildFilter, type FdRange } from './filter.ts';
 import { type Launched, launch } from './launch.ts';
 import { Lobby } from './lobby.ts';
@@ -55,6 +57,8 @@ export class ProgramNotStarted extends Error {
 /** Numbers for simulated files: high enough that programs rarely reach them, and below the usual limit of 1,024. */
 const HIGHEST = 1024;
 const NUMBERS = 124;
+/** Numbers below those that the program has for its own files at least. */
+const LOWEST = 64;
 
 /**
  * Starts `argv` with this process's descriptors 0 to 2, environment and directory, and serves it until it ends.
@@ -70,7 +74,11 @@ export async function runProgram(
   const libc = await loadLibc();
   const limit = softLimit();
   const range: FdRange = { first: Math.min(HIGHEST, limit) - NUMBERS, end: Math.min(HIGHEST, limit) };
-  if (range.first < 64) throw new ExecUnavailable(`RLIMIT_NOFILE is ${limit}: raise it with ulimit -n 1024`);
+  if (range.first < LOWEST) {
+    throw new ExecUnavailable(
+      `RLIMIT_NOFILE is ${limit}, and ${LOWEST + NUMBERS} descriptors are needed; raise it: ulimit -n 1024`,
+    );
+  }
   const child = launch(libc, { filter: buildFilter(table, range), descriptorLimit: limit, argv });
   const stopForwarding = forwardSignals(child);
   try {
@@ -98,18 +106,26 @@ interface Run {
 
 async function boot({ libc, table, range, options, host }: Run): Promise<Supervisor> {
   const { Supervisor } = await import('./supervisor.ts');
-  return new Supervisor(await host(), libc, { ...options, table, range });
+  const booted = await host();
+  try {
+    return new Supervisor(booted, libc, { ...options, table, range });
+  } catch (error) {
+    throw error instanceof InotifyUnavailable ? notAllowed('inotify_init1', error.error) : error;
+  }
 }
 
 /** Takes the listener over, lets the program go, and serves it to its end. */
 async function serve(run: Run, booted: Supervisor | null, program: string): Promise<RunResult> {
   const { child, libc } = run;
   const handed = child.report();
-  if (handed === null || handed < 0) throw notAllowed(-(handed ?? -32));
+  if (handed === null || handed < 0) throw notAllowed('seccomp user notification', handed ?? -ERRNO.EIO);
   const pidfds = new Pidfds(libc);
   const pidfd = pidfds.open(child.pid);
-  const listenerFd = pidfd < 0 ? pidfd : pidfds.getfd(pidfd, handed);
-  if (listenerFd < 0) throw notAllowed(-listenerFd, 'pidfd_getfd');
+  if (pidfd < 0) throw notAllowed('pidfd_open', pidfd);
+  const listenerFd = pidfds.getfd(pidfd, handed);
+  if (listenerFd < 0) throw notAllowed('pidfd_getfd', listenerFd);
+  const memory = new ProcessMemory(libc).refused(child.pid);
+  if (memory !== null) throw notAllowed(memory.call, memory.error);
   const listener = new SeccompListener(libc, listenerFd);
   listener.syncWakeUp();
   booted?.attach(listener, pidfd, child.pid);
@@ -165,20 +181,46 @@ function forwardSignals(child: Launched): () => void {
   };
 }
 
-/** Node raises the soft limit at its start; who started it still has the one that the program should see. */
+/** Node raises its soft limit to the hard one at its start; who started it still has the one that the program should see, unless it set another. */
 function softLimit(): number {
+  return Math.min(filesLimit(process.ppid), filesLimit(process.pid));
+}
+
+function filesLimit(pid: number): number {
   try {
-    const text = readFileSync(`/proc/${process.ppid}/limits`, 'latin1');
-    const soft = Number(/^Max open files\s+(\d+)/m.exec(text)?.[1]);
+    const soft = Number(/^Max open files\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'latin1'))?.[1]);
     return soft > 0 ? soft : HIGHEST;
   } catch {
     return HIGHEST;
   }
 }
 
-function notAllowed(errno: number, call = 'seccomp user notification'): ExecUnavailable {
-  const why = `${call} is not allowed here (${errnoName(-errno)})`;
-  return new ExecUnavailable(
-    `${why}; it needs Linux 5.9, and in a container a profile that permits it: docker run --security-opt seccomp=unconfined --cap-add SYS_PTRACE`,
-  );
+/** What belfry needs of the kernel for its own child, and since when (seccomp: SECCOMP_ADDFD_FLAG_SETFD). */
+const SINCE = {
+  'seccomp user notification': '5.9',
+  pidfd_open: '5.3',
+  pidfd_getfd: '5.6',
+  process_vm_readv: '3.2',
+  process_vm_writev: '3.2',
+  inotify_init1: '2.6.27',
+} as const;
+
+function notAllowed(call: keyof typeof SINCE, error: number): ExecUnavailable {
+  return new ExecUnavailable(`${call} is refused here (${errnoName(-error)}): ${advice(call, -error)}`);
+}
+
+/** What to change. */
+function advice(call: keyof typeof SINCE, errno: number): string {
+  if (call === 'inotify_init1' && errno === ERRNO.EMFILE) {
+    return 'this user has as many inotify instances as it may: sysctl fs.inotify.max_user_instances=1024';
+  }
+  if (call === 'seccomp user notification' && errno === ERRNO.EBUSY) {
+    return 'a program under belfry exec, or under another supervisor, cannot be given a second one';
+  }
+  if (errno === ERRNO.ENOSYS || errno === ERRNO.EINVAL) {
+    return `it came with Linux ${SINCE[call]}, and this is ${release()}; a container's seccomp profile may answer so too: docker run --cap-add SYS_PTRACE, or --security-opt seccomp=unconfined`;
+  }
+  const container = 'in a container: docker run';
+  if (call === 'seccomp user notification') return `${container} --security-opt seccomp=unconfined`;
+  return `${container} --cap-add SYS_PTRACE, or --security-opt seccomp=unconfined; elsewhere kernel.yama.ptrace_scope must be 0 or 1, or a security module forbids it`;
 }

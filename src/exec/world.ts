@@ -55,7 +55,7 @@ export class World {
 
   /** A real directory with the same names and kinds of entries; its path. What is in the files is served when they are opened. */
   materialise(path: string, node: DirectoryNode): string {
-    this.shadow ??= mkdtempSync(join(tmpdir(), 'belfry-'));
+    this.shadow ??= scratchDirectory();
     const real = join(this.shadow, path);
     mkdirSync(real, { recursive: true });
     const own = node.names();
@@ -82,6 +82,25 @@ function namesIn(path: string): readonly string[] {
   } catch {
     return [];
   }
+}
+
+/** A new directory that listings are made in. @throws NoScratchDirectory */
+function scratchDirectory(): string {
+  const places = [tmpdir(), '/dev/shm', '/var/tmp'];
+  for (const parent of places) {
+    try {
+      return mkdtempSync(join(parent, 'belfry-'));
+    } catch {
+      // The next one.
+    }
+  }
+  throw new NoScratchDirectory(
+    `a listing needs a directory that can be written, and ${places.join(', ')} cannot; TMPDIR names another`,
+  );
+}
+
+export class NoScratchDirectory extends Error {
+  override readonly name = 'ProblemError';
 }
 
 function place(path: string, node: TreeNode): void {

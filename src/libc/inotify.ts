@@ -9,6 +9,16 @@ export const IN_CLOSE = 0x18;
 const POLLIN = 1;
 const BYTES = 4096;
 
+/** There is none to be had: `error` is -errno (EMFILE: the user's instances, or this process's descriptors). */
+export class InotifyUnavailable extends RangeError {
+  override readonly name = 'InotifyUnavailable';
+  readonly error: number;
+  constructor(error: number) {
+    super(`inotify_init1: errno ${-error}`);
+    this.error = error;
+  }
+}
+
 export class Inotify {
   readonly fd: number;
   private readonly libc: Libc;
@@ -20,14 +30,14 @@ export class Inotify {
   /** struct pollfd: fd@0, events@4, revents@6. */
   private readonly polled = new Uint8Array(new ArrayBuffer(128), 0, 8);
 
-  /** @throws RangeError without a descriptor for it. */
+  /** @throws InotifyUnavailable */
   constructor(libc: Libc) {
     const library = cLibrary(libc.koffi);
     this.libc = libc;
     this.addWatch = library.func('int inotify_add_watch(int fd, const char *path, uint32_t mask)');
     this.removeWatch = library.func('int inotify_rm_watch(int fd, int watch)');
     this.fd = Number(library.func('int inotify_init1(int flags)')(IN_NONBLOCK_CLOEXEC));
-    if (this.fd < 0) throw new RangeError(`inotify_init1: errno ${libc.koffi.errno()}`);
+    if (this.fd < 0) throw new InotifyUnavailable(-libc.koffi.errno());
     this.poll = library.func('int poll(void *fds, unsigned long count, int timeout)');
     const request = new DataView(this.polled.buffer);
     request.setInt32(0, this.fd, true);

@@ -6,6 +6,7 @@ import { cLibrary } from './library.ts';
 /** Bytes that go through the staging area at once. */
 const STAGE = 0x1_0000;
 const PAGE = 4096;
+const EFAULT = 14;
 
 export class ProcessMemory {
   private readonly readv: Native;
@@ -33,6 +34,14 @@ export class ProcessMemory {
     this.local = new Uint8Array(view, 0, 16);
     this.remote = new Uint8Array(view, 16, 16);
     this.stage = new Uint8Array(view, PAGE, STAGE);
+  }
+
+  /** May the memory of this process be used at all? null, or the call that is refused with its -errno. Touches nothing. */
+  refused(pid: number): { readonly call: 'process_vm_readv' | 'process_vm_writev'; readonly error: number } | null {
+    // Where nothing is mapped: EFAULT comes after the permission.
+    const [reading, writing] = [this.transfer(this.readv, pid, 0, 1), this.transfer(this.writev, pid, 0, 1)];
+    if (reading !== -EFAULT) return { call: 'process_vm_readv', error: reading };
+    return writing === -EFAULT ? null : { call: 'process_vm_writev', error: writing };
   }
 
   /** Bytes read from the start of the range, or -errno (EFAULT: nothing was readable; ESRCH; EPERM). */

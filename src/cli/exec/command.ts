@@ -39,8 +39,7 @@ export async function exec(args: readonly string[]): Promise<number> {
       // A preset with its own devices boots; what a user wrote is checked before the program starts.
       bootWhenTouched: PRESETS.has(options.host) && options.devices.length === 0,
       onRefusal: (refusal, program) => options.explain && tell(explanation(options, refusal, program)),
-      onError: (error) =>
-        tell(`belfry: a call of the program failed with EIO: ${error instanceof Error ? error.stack : error}\n`),
+      onError: (error) => tell(`belfry: a call of the program failed with EIO: ${reasonOf(error)}\n`),
       onEnd: tellLosses,
       ...(trace === null ? {} : { onCall: (call: ServedCall) => trace.slice(sliceOf(call)) }),
     });
@@ -65,6 +64,12 @@ function explanation(options: ExecOptions, { request, code, why, field, hint }: 
   if (options.json) return `${JSON.stringify({ kind: 'refusal', program, request, code, field, why, hint })}\n`;
   const advice = hint === undefined ? '' : `; ${hint}`;
   return `belfry: ${program}: ${request}: ${code}: ${why}${advice}\n`;
+}
+
+/** What this machine lacks is said in a sentence; anything else is a defect, and where it is helps. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.name === 'ProblemError' ? error.message : (error.stack ?? error.message);
 }
 
 /** Where interrupts were lost, for who waited for them. */
