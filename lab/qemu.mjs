@@ -48,9 +48,14 @@ export function loaderOf(tree) {
 
 function versionOf(command, args, environment) {
   const text = run(command, [...args, '--version'], { env: environment });
+  return parseVersion(text);
+}
+
+/** `[11, 1, 3]` of what `--version` prints; zeros where there is none. */
+export function parseVersion(text) {
   return (/version (\d+\.\d+\.\d+)/.exec(text)?.[1] ?? '0.0.0').split('.').map(Number);
 }
 
-function newEnough([major, minor]) {
+export function newEnough([major, minor]) {
   return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
 }

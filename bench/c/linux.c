@@ -53,6 +53,7 @@ int main(void) {
                                      {"register-read", register_read},
                                      {"register-write", register_write},
                                      {"memory", memory_words},
+                                     {"array", memory_words},
                                      {"signal", signal_event}};
-  return bench_serve(cases, 5);
+  return bench_serve(cases, 6);
 }

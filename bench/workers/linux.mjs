@@ -14,6 +14,7 @@ const registers = kernel.mmap(file, 0, WORDS * 4);
 const eventfd = kernel.eventfd();
 const buffer = kernel.allocate(WORDS * 4);
 const memory = new Uint32Array(buffer.bytes.buffer, buffer.bytes.byteOffset, WORDS);
+const own = new Uint32Array(WORDS);
 let sum = 0;
 
 function request(from, end) {
@@ -52,6 +53,7 @@ serveRounds({
   },
   'register-write': (operations) => inSlices(operations, registerWrite),
   memory: (operations) => inSlices(operations, (from, end) => memoryWords(memory, from, end)),
+  array: (operations) => inSlices(operations, (from, end) => memoryWords(own, from, end)),
   signal: (operations) => inSlices(operations, signal),
 });
 process.exit(0);
