@@ -110,3 +110,32 @@ describe('belfry ring --kernel linux', () => {
     expect(node(main, 'ring', '--kernel', 'minix')).toMatchObject({ status: 2 });
   });
 });
+
+describe('an exception of a watcher', () => {
+  const script = (text: string) =>
+    node(
+      '--input-type=module',
+      '-e',
+      `import { LinuxKernel } from 'belfry/linux';
+    const kernel = await LinuxKernel.load().catch(() => process.exit(77));
+    const eventfd = kernel.eventfd();
+    ${text}`,
+    );
+
+  it('ends the program at once, as any other, and does not wait for another event', () => {
+    const { status, stderr } = script(`eventfd.watch(() => { throw new Error('from a watcher'); });
+      eventfd.signal();
+      setTimeout(() => process.exit(5), 5000);`);
+    if (status !== 77)
+      expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringContaining('from a watcher') });
+  });
+
+  it('that the program takes leaves the watcher awake', () => {
+    const { status, lines } = script(`let calls = 0;
+      process.on('uncaughtException', () => { console.log('caught'); if (calls < 2) eventfd.signal(); else process.exit(0); });
+      eventfd.watch(() => { calls += eventfd.drain(); throw new Error('from a watcher'); });
+      eventfd.signal();
+      setTimeout(() => process.exit(5), 5000);`);
+    if (status !== 77) expect({ status, lines }).toEqual({ status: 0, lines: ['caught', 'caught'] });
+  });
+});
