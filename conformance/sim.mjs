@@ -8,14 +8,14 @@ import { runCases } from './run-cases.mjs';
 
 const PRESETS = { 'arm64-its': 'arm-its', 'arm64-nesting': 'arm-its', 'arm64-v2m': 'arm-v2m', x86: 'x86' };
 
-/** edu, nvme and igb on the root bus; QEMU's own firmware says no CANWBS, and its SMMU has no HTTU. */
+/** edu, nvme and igb on the root bus; QEMU's own firmware says no CANWBS, and its SMMU has no HTTU and physical addresses of 44 bits. */
 export function hostLike(name) {
   const input = presetInput(PRESETS[name]);
   const slot = (at, device) => ({ at, kind: 'function', device });
   const slots = [slot('05.0', 'edu'), slot('06.0', 'nvme'), slot('07.0', 'igb')];
   const iommu =
     input.iommu?.type === 'smmuv3'
-      ? { ...input.iommu, canwbs: name === 'arm64-nesting', s2fwb: false, httu: 'none' }
+      ? { ...input.iommu, canwbs: name === 'arm64-nesting', s2fwb: false, httu: 'none', oas: 44 }
       : input.iommu;
   // QEMU's frame has 64 interrupts from 80 on.
   const interrupts =

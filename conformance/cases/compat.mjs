@@ -1,6 +1,6 @@
 /** The container's requests on /dev/iommu. */
 import * as u from 'belfry/uapi';
-import { bound, ioas, K, mapDma, unmapDma } from '../fixtures.mjs';
+import { allowUnsafe, bound, find, ioas, K, mapDma, s32, text, unmapDma } from '../fixtures.mjs';
 import { suite } from '../suite.mjs';
 
 const SOURCE = 'drivers/iommu/iommufd/vfio_compat.c';
@@ -78,6 +78,41 @@ suite('compatibility with an IOAS', { needs: ['iommufd'], source: SOURCE, fixtur
     t.result('a part', unmapDma(t, fd, { iova: K, size: K }), 'ENOENT');
   });
 });
+
+suite('a group of an iommufd', {
+  needs: ['iommufd'],
+  source: 'drivers/vfio/group.c',
+  fixture: groupWithIommufd,
+}, (add) => {
+  add(
+    'the device does not hold the group’s file: closed, it can be opened again',
+    'vfio_group_fops_release',
+    (t, o) => {
+      t.descriptor('device', o.device());
+      t.result('open', t.kernel.open(o.path), 'EBUSY');
+      t.result('close', t.close(o.group), 0);
+      t.open(o.path);
+    },
+  );
+  add('EINVAL: without an iommufd, for a device that is open too', 'vfio_df_group_open', (t, o) => {
+    t.descriptor('device', o.device());
+    t.result('UNSET_CONTAINER', t.kernel.ioctl(o.group, u.VFIO_GROUP_UNSET_CONTAINER), 0);
+    t.result('again', o.device(), 'EINVAL');
+    t.result('UNSET_CONTAINER of none', t.kernel.ioctl(o.group, u.VFIO_GROUP_UNSET_CONTAINER), 'EINVAL');
+  });
+});
+
+/** edu's group in an iommufd's IOAS; `device()` opens the device. */
+function groupWithIommufd(t) {
+  allowUnsafe(t);
+  const { name, group: number } = find(t, 'edu');
+  const fd = t.open('/dev/iommu');
+  vfioIoas(t, fd, 'SET', { op: u.IOMMU_VFIO_IOAS_SET, ioas_id: ioas(t, fd) }, 0);
+  const path = `/dev/vfio/${number}`;
+  const group = t.open(path);
+  t.must('SET_CONTAINER', t.kernel.ioctl(group, u.VFIO_GROUP_SET_CONTAINER, s32(fd)));
+  return { path, group, device: () => t.kernel.ioctl(group, u.VFIO_GROUP_GET_DEVICE_FD, text(name)) };
+}
 
 function withIoas(t) {
   const { iommufd: fd } = bound('edu')(t);

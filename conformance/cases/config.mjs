@@ -1,5 +1,6 @@
 /** Config space: what is virtual, what reaches the device, what is dropped. */
-import { CONFIG, enable, owned } from '../fixtures.mjs';
+import * as u from 'belfry/uapi';
+import { CONFIG, enable, owned, setIrqs, text, trigger } from '../fixtures.mjs';
 import { suite } from '../suite.mjs';
 
 const SOURCE = 'drivers/vfio/pci/vfio_pci_config.c';
@@ -83,6 +84,16 @@ suite('config space', { needs: ['type1'], source: SOURCE, fixture: on('edu') }, 
     after('address', MSI + 4, [0xef, 0xbe, 0xad, 0xde], [0xef, 0xbe, 0xad, 0xde]);
     after('upper half', MSI + 8, [0x78, 0x56, 0x34, 0x12], [0x78, 0x56, 0x34, 0x12]);
     after('data', MSI + 12, [0xa5, 0x5a], [0xa5, 0x5a]);
+  });
+  add('MSI: a vector that was given back has left no address', 'kernel/irq/msi.c msi_domain_deactivate', (t, host) => {
+    trigger(t, host.device, 1, 1);
+    const off = u.VFIO_IRQ_SET_DATA_NONE | u.VFIO_IRQ_SET_ACTION_TRIGGER;
+    t.result('off', setIrqs(t, host.device, { index: 1, flags: off }), 0);
+    t.result('close', t.close(host.device), 0);
+    const again = t.kernel.ioctl(host.groupFd, u.VFIO_GROUP_GET_DEVICE_FD, text(host.name));
+    const message = new Uint8Array(10);
+    t.result('read', t.kernel.pread(t.descriptor('again', again), message, CONFIG + MSI + 4), 10);
+    t.same('address and data', message, new Uint8Array(10));
   });
   add('a read may cross capabilities', 'vfio_pci_config_rw', (t, { read }) => {
     t.same('first half', read(0, 64).length, 64);

@@ -82,6 +82,19 @@ suite('GET_REGION_INFO', { needs: ['type1'], source: PCI }, (add) => {
     }),
   );
   add(
+    'cap_offset is not touched where there are no capabilities',
+    'drivers/vfio/vfio_main.c vfio_get_region_info',
+    on('nvme', (t, { device }) => {
+      const after = (index) => {
+        const fields = { argsz: 32, index, cap_offset: 0x1234 };
+        return ask(t, device, u.VFIO_DEVICE_GET_REGION_INFO, u.vfio_region_info, fields).fields.cap_offset;
+      };
+      t.same('BAR 5, which is not there', after(5), 0x1234);
+      t.same('config space', after(7), 0x1234);
+      t.same('BAR 0, whose capabilities do not fit', after(0), 0);
+    }),
+  );
+  add(
     'a BAR of I/O ports cannot be mapped',
     branch,
     on('igb', (t, { device }) => {

@@ -1,5 +1,6 @@
 /** vIOMMU, vDEVICE, vEVENTQ, page tables from stream table entries, invalidation: a stage 1 that user space owns. */
 import * as u from 'belfry/uapi';
+import { requests } from '../ioas-requests.mjs';
 import { BUFFER, nested, STE, TABLES, VIRTUAL, VSID, WINDOW } from '../nested-fixture.mjs';
 import { suite } from '../suite.mjs';
 
@@ -105,6 +106,18 @@ suite('stream table entry', { needs, source: SMMU, fixture: nested }, (add) => {
       t.result('bypass', o.attach(bypass), bypass);
     },
   );
+});
+
+suite('reservations of a nest parent', { needs, source: `${IOMMUFD}/device.c`, fixture: nested }, (add) => {
+  // Linux takes them away in err_unresv although the device stays attached: with the same IOAS it had not made them anew.
+  add('a replace that fails takes them from the IOAS', 'iommufd_device_do_replace', (t, o) => {
+    t.result('parent', o.attach(o.parent), o.parent);
+    const { ranges } = requests(t, o.iommufd, o.ioas);
+    t.same('the window is out', ranges()[1], 2);
+    const table = o.entry('stage 1', V | STAGE1 | TABLES, 0n, 0);
+    t.result('no virtual number', o.attach(table), 'ENOENT');
+    t.same('and is in', ranges()[1], 1);
+  });
 });
 
 suite('nested translation', { needs, source: SMMU, fixture: nested }, (add) => {

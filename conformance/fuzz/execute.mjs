@@ -25,6 +25,8 @@
  */
 import * as u from 'belfry/uapi';
 
+/** By name. */
+const UAPI = { ...u };
 export const MODELS = { edu: '0x1234:0x11e8', nvme: '0x1b36:0x0010', igb: '0x8086:0x10c9' };
 /** Bytes of memory that programs may name, aligned as huge pages are. The first 64 KiB are for what structs point to. */
 export const MEMORY = 0x10_0000;
@@ -32,6 +34,7 @@ export const NO_FD = 9999;
 export const NO_ID = 0x7777;
 const ROOM = 512;
 const DATA = 0x1_0000;
+const CONFIG = u.VFIO_PCI_CONFIG_REGION_INDEX * 2 ** 40;
 
 export class Executor {
   constructor(kernel) {
@@ -41,6 +44,8 @@ export class Executor {
     if (typeof memory === 'number') throw new Error(`allocate: ${u.errnoName(memory)}`);
     this.memory = memory;
     this.calls = 0;
+    /** Called with each call before it is made. */
+    this.before = () => {};
     this.begin();
   }
 
@@ -48,6 +53,7 @@ export class Executor {
     this.open = new Map();
     this.eventfds = new Map();
     this.ids = new Map();
+    this.placed = new Set();
     this.memory.bytes.fill(0, 0, DATA);
   }
 
@@ -62,6 +68,7 @@ export class Executor {
   }
 
   call(call) {
+    this.before(call);
     const made = this.make(call);
     if (made === null) return null;
     this.calls += 1;
@@ -96,6 +103,7 @@ export class Executor {
   close(name) {
     const fd = this.open.get(name);
     this.open.delete(name);
+    this.placed.delete(fd);
     return this.kernel.close(fd);
   }
 
@@ -123,14 +131,26 @@ export class Executor {
 
   transfer(fd, { op, offset = 0, length = 0, bytes = '' }) {
     const buffer = op.endsWith('write') ? fromHex(bytes) : new Uint8Array(length);
+    if (offset >= CONFIG && offset < CONFIG + 0x40) this.placeBars(fd);
     if (op === 'write') return shown(this.kernel.write(fd, buffer));
     if (op === 'pwrite') return shown(this.kernel.pwrite(fd, buffer, offset));
     const result = op === 'read' ? this.kernel.read(fd, buffer) : this.kernel.pread(fd, buffer, offset);
     return result > 0 ? `${result} ${hex(buffer.subarray(0, result))}` : shown(result);
   }
 
+  /** The base addresses, INTERRUPT_LINE and COMMAND begin with what the host's firmware left, which is different on each: zeroed before they are seen first. */
+  placeBars(fd) {
+    if (this.placed.has(fd)) return;
+    const done = this.kernel.pwrite(fd, new Uint8Array(24), CONFIG + 0x10);
+    if (done < 0) return;
+    this.kernel.pwrite(fd, new Uint8Array(4), CONFIG + 0x30);
+    this.kernel.pwrite(fd, new Uint8Array(1), CONFIG + 0x3c);
+    this.kernel.pwrite(fd, new Uint8Array(2), CONFIG + 0x04);
+    this.placed.add(fd);
+  }
+
   ioctl(fd, call) {
-    const request = u[call.request] ?? Number(call.request);
+    const request = UAPI[call.request] ?? Number(call.request);
     if (call.struct === undefined && call.tail === undefined)
       return this.finished(call, this.kernel.ioctl(fd, request, this.value(call.value ?? 0)), null, null);
     if (call.poke !== undefined) this.memory.bytes.set(fromHex(call.poke[1]), call.poke[0]);
@@ -142,8 +162,8 @@ export class Executor {
   argument({ struct, fields = {}, tail = [], raw = [] }) {
     const bytes = new Uint8Array(ROOM);
     const values = Object.entries(fields).map(([name, value]) => [name, this.value(value)]);
-    if (struct !== undefined) u[struct].patch(bytes, Object.fromEntries(values));
-    const size = struct === undefined ? 0 : u[struct].size;
+    if (struct !== undefined) UAPI[struct].patch(bytes, Object.fromEntries(values));
+    const size = struct === undefined ? 0 : UAPI[struct].size;
     const behind = typeof tail === 'string' ? fromHex(tail) : this.words(tail);
     bytes.set(behind.subarray(0, ROOM - size), size);
     for (const [offset, value] of raw) bytes[offset] = value;
@@ -181,7 +201,9 @@ export class Executor {
   finished(call, result, bytes, before) {
     if (call.as !== undefined && result >= 0 && bytes !== null && call.masked === undefined)
       return this.descriptor(call.as, result);
-    const answer = [call.as !== undefined && result >= 0 && bytes === null ? this.descriptor(call.as, result) : shown(result)];
+    const answer = [
+      call.as !== undefined && result >= 0 && bytes === null ? this.descriptor(call.as, result) : shown(result),
+    ];
     if (bytes !== null) {
       if (result >= 0) this.remember(call, bytes);
       for (const field of call.masked ?? []) mask(call.struct, field, bytes, before);
@@ -195,14 +217,13 @@ export class Executor {
   }
 
   remember(call, bytes) {
-    const struct = u[call.struct];
+    const struct = UAPI[call.struct];
     if (call.keep !== undefined) {
       const [kind, field] = call.keep;
       if (!this.ids.has(kind)) this.ids.set(kind, []);
       this.ids.get(kind).push(struct.get(bytes, field));
     }
-    if (call.as !== undefined && call.masked !== undefined)
-      this.descriptor(call.as, struct.get(bytes, call.masked[0]));
+    if (call.as !== undefined && call.masked !== undefined) this.descriptor(call.as, struct.get(bytes, call.masked[0]));
   }
 }
 
@@ -250,6 +271,6 @@ function changes(before, after) {
 }
 
 function mask(struct, field, bytes, before) {
-  const [from, to] = [u[struct].offsetOf(field), u[struct].endOf(field)];
+  const [from, to] = [UAPI[struct].offsetOf(field), UAPI[struct].endOf(field)];
   bytes.set(before.subarray(from, to), from);
 }

@@ -13,7 +13,13 @@ const owned = (model, container, iommu) => [
   open(container, container === 'i0' ? 'iommufd' : 'container'),
   open(`g-${model}`, `group ${model}`),
   ...(container === 'i0'
-    ? [ioas, ioctl('i0', 'IOMMU_VFIO_IOAS', { struct: 'iommu_vfio_ioas', fields: { size: 12, ioas_id: 'id ioas 0', op: 1 } })]
+    ? [
+        ioas,
+        ioctl('i0', 'IOMMU_VFIO_IOAS', {
+          struct: 'iommu_vfio_ioas',
+          fields: { size: 12, ioas_id: 'id ioas 0', op: 1 },
+        }),
+      ]
     : []),
   ioctl(`g-${model}`, 'VFIO_GROUP_SET_CONTAINER', { tail: [`fd ${container}`] }),
   ioctl(container, 'VFIO_SET_IOMMU', { value: iommu }),
@@ -62,13 +68,17 @@ const nested = (model) => [
 export function programs({ window, features }, { most = 40 } = {}) {
   const has = (feature) => features.includes(feature);
   const scaled = (factor, calls) => calls.map(([weight, each]) => [weight * factor, each]);
-  const legacy = (model) => [...scaled(2, groupCalls(model)), ...scaled(4, containerCalls(window)), ...deviceCalls(model)];
+  const legacy = (model) => [
+    ...scaled(2, groupCalls(model)),
+    ...scaled(4, containerCalls(window)),
+    ...scaled(3, deviceCalls(model)),
+  ];
   const modern = (model) => [
     ...scaled(1, contextCalls),
     ...scaled(2, ioasCalls(window)),
     ...scaled(5, cdevCalls(model)),
     ...scaled(4, hwptCalls(window)),
-    ...deviceCalls(model).map(([weight, each]) => [Math.ceil(weight / 4), each]),
+    ...deviceCalls(model).map(([weight, each]) => [weight / 4, each]),
     ...(has('nesting') ? scaled(8, nestingCalls()) : scaled(1, nestingCalls())),
   ];
   const body = (calls) => fc.array(weighted(...calls), { minLength: 5, maxLength: most, size: 'max' });
@@ -97,7 +107,7 @@ export function generate(platform, { seed, calls, most }) {
   const made = [];
   let count = 0;
   for (let batch = 0; count < calls; batch++) {
-    for (const program of fc.sample(arbitrary, { seed: seed + batch, numRuns: 100 })) {
+    for (const program of fc.sample(fc.noBias(arbitrary), { seed: seed + batch, numRuns: 100 })) {
       if (count >= calls) break;
       made.push(program);
       count += program.length;

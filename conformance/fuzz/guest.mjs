@@ -8,16 +8,16 @@ import { fileURLToPath } from 'node:url';
 import { LinuxKernel } from 'belfry/linux';
 import { allowUnsafe, Executor } from './execute.mjs';
 
-const EVERY = 100;
 const batch = JSON.parse(readFileSync(join(dirname(fileURLToPath(import.meta.url)), 'batch.json'), 'utf8'));
 const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 const kernel = await LinuxKernel.load();
 if (batch.unsafe) allowUnsafe(kernel);
 const executor = new Executor(kernel);
+// Where a program ends its kernel, or waits for ever, the last line says which call it was.
+if (batch.trace) executor.before = (call) => print({ making: call });
 for (const [index, { program, answers }] of batch.programs.entries()) {
   const got = executor.run(program);
   if (JSON.stringify(got) !== JSON.stringify(answers)) print({ index, answers: got });
-  if ((index + 1) % EVERY === 0) print({ done: index + 1, calls: executor.calls });
+  print({ done: index + 1, calls: executor.calls });
 }
-print({ done: batch.programs.length, calls: executor.calls });
 process.exit(0);

@@ -1,7 +1,22 @@
 /** Calls of /dev/iommu, of a device's cdev, and of a stage 1 that user space owns. */
 import fc from 'fast-check';
 import { ask, close, open } from './calls.mjs';
-import { address, argsz, id, iova, K, mostly, of, pointer, reserved, reserved16, size, sizeof, span, weighted } from './values.mjs';
+import {
+  address,
+  argsz,
+  id,
+  iova,
+  K,
+  mostly,
+  of,
+  pointer,
+  reserved,
+  reserved16,
+  size,
+  sizeof,
+  span,
+  weighted,
+} from './values.mjs';
 
 const LIST = 0x4000;
 const DATA = 0xc000;
@@ -10,20 +25,29 @@ const context = mostly('i0', 12, 'i1');
 export const contextCalls = [
   [2, open('i0', 'iommufd')],
   [1, open('i1', 'iommufd')],
-  [1, of('i0', 'i1').chain(close)],
+  [0.4, of('i1', 'i1', 'i1', 'i0').chain(close)],
 ];
 
 export function ioasCalls(window) {
   const where = iova(window);
   const ioas_id = id('ioas');
   return [
-    [3, ask('IOMMU_IOAS_ALLOC', context, 'iommu_ioas_alloc', { size: sizeof(12), flags: reserved }, { keep: ['ioas', 'out_ioas_id'] })],
+    [
+      3,
+      ask(
+        'IOMMU_IOAS_ALLOC',
+        context,
+        'iommu_ioas_alloc',
+        { size: sizeof(12), flags: reserved },
+        { keep: ['ioas', 'out_ioas_id'] },
+      ),
+    ],
     [
       14,
       fc.boolean().chain((fixed) =>
         ask('IOMMU_IOAS_MAP', context, 'iommu_ioas_map', {
           size: sizeof(40),
-          flags: of(6, 6, 6, 4, 2, 0, 8).map((bits) => bits | (fixed ? 1 : 0)),
+          flags: weighted([20, 6], [3, of(4, 2)], [1, of(0, 8)]).map((bits) => bits | (fixed ? 1 : 0)),
           ioas_id,
           __reserved: reserved,
           user_va: address,
@@ -37,12 +61,12 @@ export function ioasCalls(window) {
       6,
       ask('IOMMU_IOAS_COPY', context, 'iommu_ioas_copy', {
         size: sizeof(40),
-        flags: of(7, 7, 6, 5, 4, 3, 1, 9),
+        flags: weighted([10, 7], [8, 6], [4, of(5, 3, 4)], [1, of(1, 9)]),
         dst_ioas_id: ioas_id,
         src_ioas_id: ioas_id,
         length: size,
         dst_iova: where,
-        src_iova: where,
+        src_iova: weighted([6, of(0, K, 2 * K, 0x10_0000)], [2, where]),
       }),
     ],
     [2, allow(ioas_id)],
@@ -67,7 +91,13 @@ export function ioasCalls(window) {
         val64: of(0, 1, 2, '0xffffffffffffffff'),
       }),
     ],
-    [4, ask('IOMMU_DESTROY', context, 'iommu_destroy', { size: sizeof(8), id: of('ioas', 'hwpt', 'dev', 'viommu', 'vdevice', 'nested', 'fault', 'eventq').chain(id) })],
+    [
+      4,
+      ask('IOMMU_DESTROY', context, 'iommu_destroy', {
+        size: sizeof(8),
+        id: of('ioas', 'hwpt', 'dev', 'viommu', 'vdevice', 'nested', 'fault', 'eventq').chain(id),
+      }),
+    ],
     [
       2,
       ask('IOMMU_VFIO_IOAS', context, 'iommu_vfio_ioas', {
@@ -77,7 +107,13 @@ export function ioasCalls(window) {
         __reserved: reserved16,
       }),
     ],
-    [1, ask(of('IOMMU_IOAS_CHANGE_PROCESS'), context, 'iommu_ioas_change_process', { size: sizeof(8), __reserved: reserved })],
+    [
+      1,
+      ask(of('IOMMU_IOAS_CHANGE_PROCESS'), context, 'iommu_ioas_change_process', {
+        size: sizeof(8),
+        __reserved: reserved,
+      }),
+    ],
     [1, ask(of('0x3b7f', '0x3b95', '0x3ba0', '0x3b40'), context, 'iommu_destroy', { size: sizeof(8), id: 0 })],
   ];
 }
@@ -97,7 +133,13 @@ const allow = (ioas_id) =>
       'IOMMU_IOAS_ALLOW_IOVAS',
       context,
       'iommu_ioas_allow_iovas',
-      { size: sizeof(24), ioas_id, num_iovas: mostly(ranges.length, 10, 4), __reserved: reserved, allowed_iovas: pointer(LIST) },
+      {
+        size: sizeof(24),
+        ioas_id,
+        num_iovas: mostly(ranges.length, 10, 4),
+        __reserved: reserved,
+        allowed_iovas: pointer(LIST),
+      },
       { poke: [LIST, ranges.flat().map(le64).join('').padEnd(128, '0')] },
     ),
   );
@@ -107,14 +149,18 @@ export function cdevCalls(model) {
   const table = weighted([5, id('ioas')], [5, id('hwpt')], [4, id('nested')]);
   return [
     [1, open(`d-${model}`, `cdev ${model}`)],
-    [1, close(`d-${model}`)],
+    [0.15, close(`d-${model}`)],
     [
       2,
       ask(
         'VFIO_DEVICE_BIND_IOMMUFD',
         device,
         'vfio_device_bind_iommufd',
-        { argsz: argsz(16), flags: mostly(0, 20, 1, 2), iommufd: mostly('fd i0', 8, 'fd i1', -1, 9999, 'fd c0', 'fd e0') },
+        {
+          argsz: sizeof(16),
+          flags: mostly(0, 20, 1, 2),
+          iommufd: mostly('fd i0', 8, 'fd i1', -1, 9999, 'fd c0', 'fd e0'),
+        },
         { keep: ['dev', 'out_devid'] },
       ),
     ],
@@ -164,38 +210,36 @@ export function hwptCalls(window) {
     ],
     [
       2,
-      ask(
-        'IOMMU_GET_HW_INFO',
-        context,
-        'iommu_hw_info',
-        {
-          size: weighted([3, sizeof(40)], [1, sizeof(32)]),
-          flags: mostly(0, 6, 1, 2),
-          dev_id,
-          data_len: of(0, 4, 40, 64, 128),
-          data_uptr: pointer(DATA),
-          in_data_type: mostly(0, 6, 1, 2, 3, 4),
-        },
-      ),
+      ask('IOMMU_GET_HW_INFO', context, 'iommu_hw_info', {
+        size: weighted([3, sizeof(40)], [1, sizeof(32)]),
+        flags: mostly(0, 6, 1, 2),
+        dev_id,
+        data_len: of(0, 4, 40, 64, 128),
+        data_uptr: pointer(DATA),
+        in_data_type: mostly(0, 6, 1, 2, 3, 4),
+      }),
     ],
-    [1, ask('IOMMU_HWPT_SET_DIRTY_TRACKING', context, 'iommu_hwpt_set_dirty_tracking', { size: sizeof(16), flags: of(0, 1, 2), hwpt_id: id('hwpt'), __reserved: reserved })],
     [
       1,
-      ask(
-        'IOMMU_HWPT_GET_DIRTY_BITMAP',
-        context,
-        'iommu_hwpt_get_dirty_bitmap',
-        {
-          size: sizeof(48),
-          hwpt_id: id('hwpt'),
-          flags: of(0, 0, 1, 2),
-          __reserved: reserved,
-          iova: iova(window),
-          length: size,
-          page_size: mostly(K, 8, 0, 0x800, 0x2000),
-          data: pointer(0x8000),
-        },
-      ),
+      ask('IOMMU_HWPT_SET_DIRTY_TRACKING', context, 'iommu_hwpt_set_dirty_tracking', {
+        size: sizeof(16),
+        flags: of(0, 1, 2),
+        hwpt_id: id('hwpt'),
+        __reserved: reserved,
+      }),
+    ],
+    [
+      1,
+      ask('IOMMU_HWPT_GET_DIRTY_BITMAP', context, 'iommu_hwpt_get_dirty_bitmap', {
+        size: sizeof(48),
+        hwpt_id: id('hwpt'),
+        flags: of(0, 0, 1, 2),
+        __reserved: reserved,
+        iova: iova(window),
+        length: size,
+        page_size: mostly(K, 8, 0, 0x800, 0x2000),
+        data: pointer(0x8000),
+      }),
     ],
     [
       1,
@@ -209,7 +253,14 @@ export function hwptCalls(window) {
     ],
     [1, of('fault', 'eventq').chain(close)],
     [1, fc.record({ op: fc.constant('read'), fd: of('fault', 'eventq'), length: of(0, 1, 7, 8, 40, 64, 65) })],
-    [1, fc.record({ op: fc.constant('write'), fd: of('fault', 'eventq'), bytes: of('', '00', '00'.repeat(8), '00'.repeat(16)) })],
+    [
+      1,
+      fc.record({
+        op: fc.constant('write'),
+        fd: of('fault', 'eventq'),
+        bytes: of('', '00', '00'.repeat(8), '00'.repeat(16)),
+      }),
+    ],
   ];
 }
 
@@ -242,7 +293,12 @@ export function nestingCalls() {
         'IOMMU_VDEVICE_ALLOC',
         context,
         'iommu_vdevice_alloc',
-        { size: sizeof(24), viommu_id, dev_id, virt_id: weighted([6, of(0, 1, 0x42)], [1, of('0xffffffff', '0x100000000', '0xffffffffffffffff')]) },
+        {
+          size: sizeof(24),
+          viommu_id,
+          dev_id,
+          virt_id: weighted([6, of(0, 1, 0x42)], [1, of('0xffffffff', '0x100000000', '0xffffffffffffffff')]),
+        },
         { keep: ['vdevice', 'out_vdevice_id'] },
       ),
     ],
@@ -310,7 +366,11 @@ const nestedTable = (dev_id) =>
 
 const command = fc
   .tuple(
-    weighted([6, of(0x10, 0x11, 0x12, 0x13, 0x30, 0x05, 0x06, 0x40)], [2, of(0x01, 0x03, 0x04, 0x20, 0x2a, 0x28, 0x46, 0x44)], [1, fc.nat({ max: 255 })]),
+    weighted(
+      [6, of(0x10, 0x11, 0x12, 0x13, 0x30, 0x05, 0x06, 0x40)],
+      [2, of(0x01, 0x03, 0x04, 0x20, 0x2a, 0x28, 0x46, 0x44)],
+      [1, fc.nat({ max: 255 })],
+    ),
     of(0n, 0x42n << 32n, 1n << 32n, 1n << 48n),
     of(0n, 0x700_0000n),
   )

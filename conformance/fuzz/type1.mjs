@@ -1,20 +1,20 @@
 /** Calls of containers, groups and type1; the same requests of a context of iommufd. */
 import fc from 'fast-check';
 import { ask, close, open, plain } from './calls.mjs';
-import { address, argsz, flags, iova, mostly, of, pointer, size, span, weighted } from './values.mjs';
+import { address, argsz, iova, mostly, of, pointer, size, span, weighted } from './values.mjs';
 
 const BITMAP = 0x8000;
-const container = weighted([8, 'c0'], [2, 'c1'], [1, 'i0']);
+const container = weighted([12, 'c0'], [1, 'c1'], [2, 'i0']);
 const group = (model) => mostly(`g-${model}`, 12, 'c0', 'g-edu');
 
 export const groupCalls = (model) => [
   [2, open('c0', 'container')],
   [1, open('c1', 'container')],
   [2, open(`g-${model}`, `group ${model}`)],
-  [2, fc.constantFrom('c0', 'c1', `g-${model}`, `d-${model}`).chain(close)],
+  [0.5, of('c1', 'c1', 'c0', `g-${model}`, `d-${model}`).chain(close)],
   [2, ask('VFIO_GROUP_GET_STATUS', group(model), 'vfio_group_status', { argsz: argsz(8) })],
   [4, fc.record(setContainer(model))],
-  [1, plain('VFIO_GROUP_UNSET_CONTAINER', group(model), fc.constant(0))],
+  [0.6, plain('VFIO_GROUP_UNSET_CONTAINER', group(model), fc.constant(0))],
   [4, getDevice(model)],
   [3, plain('VFIO_SET_IOMMU', container, of(3, 3, 3, 1, 0, 2, 7, 8, 10))],
   [2, plain('VFIO_CHECK_EXTENSION', container, fc.nat({ max: 14 }))],
@@ -49,7 +49,7 @@ export function containerCalls(window) {
       12,
       ask('VFIO_IOMMU_MAP_DMA', container, 'vfio_iommu_type1_dma_map', {
         argsz: argsz(32),
-        flags: flags(3, 1, 2, 0, 4, 5, 7, 8),
+        flags: weighted([12, 3], [2, of(1, 2)], [1, of(0, 4, 5, 7, 8)]),
         vaddr: address,
         iova: where,
         size,
@@ -68,8 +68,11 @@ export function containerCalls(window) {
       ),
     ],
     [3, dirty(where)],
-    [1, plain(of('VFIO_IOMMU_ENABLE', 'VFIO_IOMMU_DISABLE', 'VFIO_DEVICE_RESET', '0x3b99', '0x5401'), container, of(0))],
-  ].map(([weight, each]) => [weight, each]);
+    [
+      1,
+      plain(of('VFIO_IOMMU_ENABLE', 'VFIO_IOMMU_DISABLE', 'VFIO_DEVICE_RESET', '0x3b99', '0x5401'), container, of(0)),
+    ],
+  ];
 }
 
 const bitmap = fc.tuple(

@@ -184,7 +184,9 @@ function doReplace(device: IommufdDevice, hwpt: Hwpt): Hwpt | null | number {
   const doorbells = reserved < 0 ? reserved : setupMsi(igroup, igroup.attached, hwpt.paging);
   const mixed = doorbells < 0 ? doorbells : besidePasids(igroup, hwpt);
   const error = mixed < 0 ? mixed : switchTo(igroup, hwpt, (domain) => igroup.group.replace(domain));
-  if (ioas !== oldIoas) for (const each of igroup.attached) (error < 0 ? ioas : oldIoas).iopt.unreserve(each);
+  // Linux gives back the new IOAS's reservations after an error even where it took none, because the old one is the same (err_unresv).
+  if (error < 0 || ioas !== oldIoas)
+    for (const each of igroup.attached) (error < 0 ? ioas : oldIoas).iopt.unreserve(each);
   if (error < 0) return refusals.passOn(error, `group ${igroup.group.id} cannot be moved to HWPT ${hwpt.id}`);
   igroup.hwpt = hwpt;
   old.fault?.drop(device, old);

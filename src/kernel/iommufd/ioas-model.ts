@@ -76,6 +76,8 @@ export class ModelGroup {
 export class ModelDevice {
   readonly group: ModelGroup;
   window: Span = WINDOW;
+  /** Its window was given back to the IOAS by a replace that failed, while it stays attached. */
+  unreserved = false;
   /** The virtual IOMMU that has a name for it, or null. */
   namedBy: object | null = null;
   constructor(group: ModelGroup) {
@@ -205,7 +207,7 @@ export class IommufdModel {
   reserved(ioas: ModelIoas): Span[] {
     const spans = this.groups
       .filter((group) => group.hwpt?.paging.ioas === ioas)
-      .flatMap((group) => group.attached.map(({ window }) => window));
+      .flatMap((group) => group.attached.filter(({ unreserved }) => !unreserved).map(({ window }) => window));
     if (ioas.hwpts.length > 0) {
       spans.push({ start: Math.min(...ioas.hwpts.map(({ aperture }) => aperture)), last: Infinity });
     }
@@ -286,6 +288,7 @@ export class IommufdModel {
     if (group.hwpt === null && this.isNameless(group, hwpt)) return 'ENOENT';
     group.hwpt = hwpt;
     group.attached = [...group.attached, device];
+    device.unreserved = false;
     hwpt.attached += 1;
     return this.idOf(hwpt);
   }
@@ -308,7 +311,11 @@ export class IommufdModel {
     const moves = ioas !== old.paging.ioas;
     if (moves && !group.attached.every((each) => this.windowIsFree(each, ioas))) return 'EADDRINUSE';
     this.install(group, group.attached, hwpt.paging);
-    if (this.isNameless(group, hwpt)) return 'ENOENT';
+    if (this.isNameless(group, hwpt)) {
+      if (!moves) for (const each of group.attached) each.unreserved = true;
+      return 'ENOENT';
+    }
+    if (moves) for (const each of group.attached) each.unreserved = false;
     group.hwpt = hwpt;
     for (const _ of group.attached) {
       hwpt.attached += 1;

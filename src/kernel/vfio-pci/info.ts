@@ -76,7 +76,7 @@ export class VfioPciInfo {
   region(process: Process, argument: number): number {
     const bytes = this.copyIn(process, argument, vfio_region_info.size, vfio_region_info.size, 'vfio_region_info');
     if (typeof bytes === 'number') return bytes;
-    const { argsz, index } = vfio_region_info.read(bytes);
+    const { argsz, index, cap_offset: given } = vfio_region_info.read(bytes);
     const info = this.describe(index);
     if (info === null) {
       const why =
@@ -86,7 +86,16 @@ export class VfioPciInfo {
     const chain = appendCaps(process, argument, argsz, vfio_region_info.size, info.caps);
     if (chain === null) return this.fault();
     const flags = info.flags | (info.caps.length > 0 ? VFIO_REGION_INFO_FLAG_CAPS : 0);
-    vfio_region_info.write(bytes, { ...chain, flags, index, size: info.size, offset: regionOffset(index) });
+    // Without capabilities Linux gives cap_offset back as it came (vfio_main.c vfio_get_region_info).
+    const cap_offset = info.caps.length > 0 ? chain.cap_offset : given;
+    vfio_region_info.write(bytes, {
+      argsz: chain.argsz,
+      cap_offset,
+      flags,
+      index,
+      size: info.size,
+      offset: regionOffset(index),
+    });
     return this.copyOut(process, argument, bytes);
   }
 

@@ -88,14 +88,16 @@ export class VfioDeviceFile implements File {
   openFromGroup(process: Process): number {
     const { device } = this;
     const { group } = device;
+    const refused = group.hasIommu();
+    if (refused < 0) return refused;
     if (device.openCount === 0) {
-      const used = group.useContainer();
-      if (used < 0) return used;
       const { iommufd } = group;
+      const used = iommufd === null ? group.useContainer() : 0;
+      if (used < 0) return used;
       const error = iommufd === null ? device.ops.openDevice(process) : iommufd.open(device, process);
       device.openedThrough = error < 0 ? null : iommufd;
       if (error < 0) {
-        group.unuseContainer();
+        if (iommufd === null) group.unuseContainer();
         return this.refusals.passOn(error, `${device.ops.name} could not be opened`);
       }
     }
@@ -144,10 +146,11 @@ export class VfioDeviceFile implements File {
     this.accessGranted = false;
     device.openCount -= 1;
     if (device.openCount > 0) return;
-    if (device.openedThrough === null) device.ops.closeDevice();
-    else device.openedThrough.close(device);
+    if (device.openedThrough === null) {
+      device.ops.closeDevice();
+      this.group.unuseContainer();
+    } else device.openedThrough.close(device);
     device.openedThrough = null;
-    this.group.unuseContainer();
   }
 
   private get refusals(): RefusalLog {

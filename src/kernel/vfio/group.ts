@@ -18,7 +18,7 @@ export class VfioGroup {
   iommufd: VfioGroupIommufd | null = null;
   /** One for being in a container, one for each open device. */
   containerUsers = 0;
-  /** The only open file of the group. Open devices keep it. */
+  /** The only open file of the group. Devices that are open keep it when they use its container; those of an iommufd do not. */
   openedFile: VfioGroupFile | null = null;
   /** The last device left while the group's file was open: group->iommu_group is NULL. */
   gone = false;
@@ -47,23 +47,26 @@ export class VfioGroup {
     return this.openedFile;
   }
 
+  /** vfio_group_has_iommu: asked of each file of a device, the first and the later ones. 0 or -EINVAL. */
+  hasIommu(): number {
+    if (this.container !== null || this.iommufd !== null) return 0;
+    return this.noIommu(`group ${this.id} has no container`);
+  }
+
+  private noIommu(why: string): number {
+    return this.context.refusals.refuse('EINVAL', why, 'fd', 'SET_CONTAINER, then SET_IOMMU, then GET_DEVICE_FD');
+  }
+
   /** vfio_group_use_container: a device opens. 0 or -EINVAL. */
   useContainer(): number {
-    if (this.iommufd !== null) {
-      if (this.openedFile !== null) fget(this.openedFile);
-      return 0;
-    }
-    if (this.container?.iommu == null) {
-      const why = `group ${this.id} has no ${this.container === null ? 'container' : 'IOMMU set in its container'}`;
-      return this.context.refusals.refuse('EINVAL', why, 'fd', 'SET_CONTAINER, then SET_IOMMU, then GET_DEVICE_FD');
-    }
+    if (this.container?.iommu == null) return this.noIommu(`group ${this.id} has no IOMMU set in its container`);
     if (this.openedFile !== null) fget(this.openedFile);
     this.containerUsers += 1;
     return 0;
   }
 
   unuseContainer(): void {
-    if (this.container !== null) this.containerUsers -= 1;
+    this.containerUsers -= 1;
     if (this.openedFile !== null) fput(this.openedFile);
   }
 }
@@ -95,7 +98,7 @@ export class VfioGroupFile implements File {
     }
   }
 
-  /** Open devices hold the file, so none is open here. */
+  /** Devices of the container hold the file, so none of those is open here. */
   release(): void {
     this.group.container?.detachGroup(this.group);
     this.dropIommufd();
