@@ -115,13 +115,13 @@ export class Session {
     });
   }
 
-  /** A call is about to be served. */
-  begin(call: SeccompListener): void {
+  /** A call is about to be served. `swept`: whatever was closed before it is released already. */
+  begin(call: SeccompListener, swept: boolean): void {
     this.call = call;
     this.inHand = null;
     this.counts.calls += 1;
     // What was closed before the call is released before it is served, also when the call that woke the supervisor was another one.
-    this.files.collect();
+    if (!swept) this.files.collect();
     this.pages.follow(() => this.tracees.pids);
   }
 

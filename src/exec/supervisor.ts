@@ -3,6 +3,7 @@ import type { Host } from '../kernel/boot/boot.ts';
 import { Epoll } from '../libc/epoll.ts';
 import type { Libc } from '../libc/index.ts';
 import { hasTimers, loopDescriptor } from '../libc/loop.ts';
+import { PollSet } from '../libc/poll-set.ts';
 import type { SeccompListener } from '../libc/seccomp.ts';
 import type { Refusal } from '../ports/kernel.ts';
 import { ERRNO } from '../uapi/errno.ts';
@@ -18,6 +19,11 @@ import { type Held, Session } from './session.ts';
 const IDLE = 500;
 /** epoll_wait takes an int. */
 const LONGEST = 0x7fff_ffff;
+
+/** What is waited for, in the order in which it is looked at: a call, files that were let go before it, everything else. */
+const CALLS = 0;
+const FILES = 1;
+const OTHERS = 2;
 
 /** Looks for the next stop before sleeping: some 20 µs. */
 const LOOKS = 40;
@@ -58,6 +64,7 @@ export interface SupervisorOptions {
 export class Supervisor {
   readonly session: Session;
   private readonly libc: Libc;
+  private readonly poll: PollSet;
   private readonly epoll: Epoll;
   private readonly options: SupervisorOptions;
   private readonly handlers: (Handler | undefined)[] = [];
@@ -93,9 +100,7 @@ export class Supervisor {
     const loop = loopDescriptor(libc);
     this.seesLoop = loop >= 0;
     if (loop >= 0) this.wait(loop, () => (this.turn = true));
-    this.wait(this.session.inotify.fd, () => {
-      if (this.session.files.collect() > 0) this.session.settle();
-    });
+    this.poll = new PollSet(libc, [-1, this.session.inotify.fd, this.epoll.fd]);
     this.session.onEnd = ({ comm }) => options.onEnd?.(comm, this.session.held);
     this.session.registers.onRefusal = (why, thread) => this.accessRefused(why, thread);
   }
@@ -104,7 +109,7 @@ export class Supervisor {
   attach(listener: SeccompListener, pidfd: number, pid: number): void {
     this.session.registers.tracer.program = pid;
     this.listener = listener;
-    this.wait(listener.fd, () => this.serve(listener));
+    this.poll.set(CALLS, listener.fd);
     this.wait(pidfd, () => {
       this.stop(pidfd);
       this.ended = true;
@@ -113,7 +118,7 @@ export class Supervisor {
 
   /** The listener came with a call that was received already. */
   serveInHand(): void {
-    if (this.listener !== null) this.answer(this.listener);
+    if (this.listener !== null) this.answer(this.listener, false);
   }
 
   /**
@@ -125,11 +130,11 @@ export class Supervisor {
     while (!this.ended) {
       // After the loop's turn, which may have taken the signal of a stop, and before the next wait, which a later signal ends.
       const more = tracer.active && this.serveStops();
-      const count = this.epoll.wait(more ? 0 : this.timeout());
+      const count = this.poll.wait(more ? 0 : this.timeout());
       this.advance();
       if (tracer.active && count <= 0) this.serveStops();
       this.turn = count <= 0;
-      this.dispatch(count);
+      if (count > 0) this.dispatch();
       if (this.turn) await new Promise((resolve) => setImmediate(resolve));
       this.quiet = count === 0 && this.seesLoop && !tracer.active && !hasTimers();
     }
@@ -150,27 +155,24 @@ export class Supervisor {
     return stops >= MOST_STOPS || tracer.adopt();
   }
 
-  private dispatch(count: number): void {
-    const { listener, epoll } = this;
-    if (count === 1 && listener !== null && epoll.ready(0) === listener.fd && !epoll.hungUp(0)) {
-      this.serve(listener);
-      return;
-    }
+  private dispatch(): void {
+    const { poll, listener, session } = this;
+    if (poll.ready(OTHERS)) this.dispatchOthers();
+    if (poll.ready(FILES) && session.files.collect() > 0) session.settle();
+    // Every program of the filter is gone.
+    if (poll.hungUp(CALLS)) poll.set(CALLS, -1);
+    // A call that waited when the files were looked at comes after everything that was closed before it.
+    else if (listener !== null && poll.ready(CALLS) && listener.receive() >= 0) this.answer(listener, listener.follows);
+  }
+
+  private dispatchOthers(): void {
+    const { epoll } = this;
     const ready: number[] = [];
-    for (let i = 0; i < count; i += 1) {
-      const fd = epoll.ready(i);
-      // Every program of the filter is gone.
-      if (fd === listener?.fd && epoll.hungUp(i)) this.stop(fd);
-      else ready.push(fd);
-    }
+    for (let i = 0, count = epoll.wait(0); i < count; i += 1) ready.push(epoll.ready(i));
     for (const fd of ready) this.waiting.get(fd)?.();
   }
 
-  private serve(listener: SeccompListener): void {
-    if (listener.receive() >= 0) this.answer(listener);
-  }
-
-  private answer(listener: SeccompListener): void {
+  private answer(listener: SeccompListener, swept: boolean): void {
     const { session } = this;
     const handler = this.handlers[listener.number];
     const start = this.options.onCall === undefined ? 0 : performance.now();
@@ -180,7 +182,7 @@ export class Supervisor {
       refusals.last = null;
       refusals.request = '';
       try {
-        session.begin(listener);
+        session.begin(listener, swept);
         result = handler(listener);
       } catch (error) {
         result = -ERRNO.EIO;

@@ -11,7 +11,8 @@ const STRIDE = process.arch === 'x64' ? 12 : 16;
 const DATA = process.arch === 'x64' ? 4 : 8;
 
 export class Epoll {
-  private readonly fd: number;
+  /** Itself readable when one of its descriptors is. */
+  readonly fd: number;
   private readonly control: Native;
   private readonly waitFor: Native;
   private readonly errno: () => number;

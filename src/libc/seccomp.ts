@@ -16,6 +16,11 @@ const O_CLOEXEC = 0x8_0000;
 
 export class SeccompListener {
   readonly fd: number;
+  /**
+   * Is the notification in hand the one that was made next after the one before it? (The kernel counts them.) Then it was waiting already when the
+   * listener was last found readable.
+   */
+  follows = false;
   private readonly libc: Libc;
   /** struct seccomp_notif: id@0, pid@8, flags@12, nr@16, arch@20, instruction pointer@24, args@32. */
   private readonly request = new Uint8Array(new ArrayBuffer(128), 0, 80);
@@ -39,8 +44,13 @@ export class SeccompListener {
 
   /** Takes the next notification: 0, or -errno (ENOENT: its program was killed meanwhile; EINTR). Waits when there is none. */
   receive(): number {
+    const { words } = this;
+    const low = (words[0]! + 1) >>> 0;
+    const high = low === 0 ? (words[1]! + 1) >>> 0 : words[1]!;
     this.request.fill(0);
-    return this.libc.ioctl(this.fd, NOTIF_RECV, this.request);
+    const result = this.libc.ioctl(this.fd, NOTIF_RECV, this.request);
+    this.follows = result >= 0 && words[0] === low && words[1] === high;
+    return result;
   }
 
   /** Thread id in this process's pid namespace. */
