@@ -55,6 +55,15 @@ describe.skipIf(why !== null)(title('any program', why), () => {
     expect(text.out).toBe('0x1b36\n');
     const link = run(['--quiet', '--', 'readlink', '/sys/bus/pci/devices/0000:01:00.0/driver']);
     expect(link.out).toMatch(/\/vfio-pci\n$/);
+    // The SMMU is called by its address, as Linux' driver does.
+    const iommus = run([
+      '--quiet',
+      '--',
+      'ls',
+      '/sys/class/iommu',
+      '/sys/class/iommu/smmu3.0x0000000052000000/devices',
+    ]);
+    expect([iommus.out, iommus.err]).toEqual([expect.stringContaining('0000:01:00.0'), '']);
     const real = run(['--quiet', '--', 'realpath', '/sys/bus/pci/devices/0000:01:00.0/iommu_group']);
     expect(real.out).toBe('/sys/kernel/iommu_groups/1\n');
     const kind = run(['--quiet', '--', 'stat', '-c', '%F %t:%T', '/dev/vfio/vfio']);

@@ -1,7 +1,7 @@
 /** DPDK of Debian: its binding script, the test of its DMA engine library, and testpmd. */
 import { join } from 'node:path';
 import { runOnHost } from './belfry.mjs';
-import { check } from './checks.mjs';
+import { check, limit } from './checks.mjs';
 import { debianTree, started } from './debian-program.mjs';
 import { needed } from './edu.mjs';
 
@@ -55,7 +55,10 @@ async function devbind() {
       ![...ran.lines, ...ran.errors].some((line) => /no supported DPDK kernel modules/.test(line)),
     ),
   ];
-  return { version, checks, evidence: [[...lines, ...ran.errors, ...ran.refused, ran.end]] };
+  // lspci looks for the kernel's modules, and Python asks whether a file is a terminal.
+  const errors = ran.errors.filter((line) => !line.includes('libkmod'));
+  const refused = ran.refused.filter((line) => !line.includes('ioctl 0x5401'));
+  return { version, checks, evidence: [[...lines, ...errors, ...refused, ran.end]] };
 }
 
 const DRIVERS = ['librte-dma-ioat26', 'librte-mempool-ring26', 'librte-net-e1000-26'];
@@ -130,7 +133,10 @@ async function testpmd() {
       has(/Using IOMMU type 1/) && ran.refused.length === 0,
     ),
     check('its igb driver maps the registers and asks the PHY', has(/read_phy_reg/)),
-    { what: 'a port: the capture has no behaviour, and the driver gives up at the PHY', ok: false, expected: true },
+    limit(
+      'a port: the capture has no behaviour, and the driver gives up at its PHY',
+      !has(/No probed ethernet devices/),
+    ),
   ];
   const telling = /VFIO support|IOVA mode|IOMMU type|PHY Init|No probed|Bye/;
   return { version, checks, evidence: [[...said.filter((line) => telling.test(line)), ...ran.refused, ran.end]] };

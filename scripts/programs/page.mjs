@@ -1,5 +1,5 @@
 /** docs/programs.md: what was run, and what came of it. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './belfry.mjs';
 
@@ -25,9 +25,24 @@ function page(results) {
     ...results.map(row),
     '',
   );
-  lines.push("The kernel's own VFIO and iommufd selftests have a page of their own: [selftests.md](selftests.md).", '');
   for (const result of results) lines.push(...section(result));
   return `${lines.join('\n').trimEnd()}\n`;
+}
+
+/** They have a page of their own, which `npm run selftests` writes. */
+function selftests() {
+  const page = readFileSync(join(root, 'docs', 'selftests.md'), 'utf8');
+  const version = /`linux-source-7\.\d+` ([^\s,]+),/.exec(page)?.[1] ?? '';
+  const cells = (pattern) => (pattern.exec(page)?.[1] ?? '').split('|').map((cell) => cell.trim());
+  const names = cells(/^\| Binary \|(.*)\|$/m);
+  const total = cells(/^\| \*\*Total\*\* \|(.*)\|$/m).map(Number);
+  if (names.length !== total.length || total.some(Number.isNaN)) throw new Error('docs/selftests.md has no total');
+  const missing = names.flatMap((name, i) =>
+    /^(Passed|Cases)/.test(name) || total[i] === 0 ? [] : [`${total[i]} ${name.toLowerCase()}`],
+  );
+  const passed = names.reduce((sum, name, i) => sum + (name.startsWith('Passed') ? total[i] : 0), 0);
+  const row = [version, total[names.indexOf('Cases')], passed, missing.join(', ')];
+  return `| [The kernel’s own VFIO and iommufd selftests](selftests.md) | ${row.join(' | ')} |`;
 }
 
 function row({ program, version, checks, skipped }) {

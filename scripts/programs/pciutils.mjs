@@ -1,9 +1,8 @@
 /** pciutils of this machine, and what an administrator does by hand. */
 import { existsSync } from 'node:fs';
-import { run, which } from '../../lab/command.mjs';
-import { Skip } from '../../lab/skip.mjs';
+import { run } from '../../lab/command.mjs';
 import { runOnHost } from './belfry.mjs';
-import { check } from './checks.mjs';
+import { check, limit } from './checks.mjs';
 import { debianTree } from './debian-program.mjs';
 import { needed } from './edu.mjs';
 
@@ -110,7 +109,7 @@ async function driverctl() {
     check('list-devices shows drivers and overrides', before.includes(`${BDF} vfio-pci [*]`)),
     check('unset-override takes the device from vfio-pci', unset.includes(`${BDF} (none)`)),
     // It calls /sbin/modprobe, whose modules are those of the real system.
-    check('set-override, which calls modprobe for the real system’s modules', set.includes(`${BDF} vfio-pci [*]`)),
+    limit('set-override, which calls modprobe for the real system’s modules', set.includes(`${BDF} vfio-pci [*]`)),
   ];
   const said = ran.errors.map((line) => line.replace(/^.*driverctl: line/, 'driverctl: line'));
   return { version, checks, evidence: [[...ran.lines, ...said, ...ran.refused, ran.end]] };

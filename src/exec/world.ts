@@ -15,7 +15,14 @@ import { join } from 'node:path';
 import { type Found, lookup } from '../kernel/sysfs/lookup.ts';
 import type { DirectoryNode, TreeNode } from '../kernel/sysfs/node.ts';
 
-const WHOLE = ['/dev/vfio', '/dev/iommu', '/sys/bus/pci', '/sys/kernel/iommu_groups', '/sys/class/vfio-dev'];
+const WHOLE = [
+  '/dev/vfio',
+  '/dev/iommu',
+  '/sys/bus/pci',
+  '/sys/kernel/iommu_groups',
+  '/sys/class/iommu',
+  '/sys/class/vfio-dev',
+];
 const ROOT_BUS = /^\/sys\/devices\/pci[0-9a-f]{4}:[0-9a-f]{2}(\/|$)/;
 const MODULE = /^\/sys\/module\/([^/]+)/;
 /** A directory that lists what the real one has too: dpdk-devbind.py takes a module to be loaded when it is listed. */

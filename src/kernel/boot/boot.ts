@@ -3,7 +3,7 @@
 import { Command, Header } from '../../arch/pci/index.ts';
 import type { Machine } from '../../machine/machine.ts';
 import { MachineError } from '../../machine/machine-error.ts';
-import type { SlotSpec } from '../../machine/spec.ts';
+import type { MachineSpec, SlotSpec } from '../../machine/spec.ts';
 import type { IommuDriver } from '../../ports/iommu.ts';
 import { pciName } from '../../ports/pci.ts';
 import type { Job } from '../../ports/work.ts';
@@ -94,7 +94,8 @@ export class Host {
     });
     this.drivers = this.bindDrivers();
     const groups = (): readonly IommuGroup[] => this.groups?.groups ?? [];
-    mountSysfs(this.kernel, { core: this.drivers, vfio: this.vfio, cpus: machine.spec.cpus, groups });
+    const iommu = iommuName(machine.spec.iommu);
+    mountSysfs(this.kernel, { core: this.drivers, vfio: this.vfio, cpus: machine.spec.cpus, groups, iommu });
   }
 
   /** A new process, and the Kernel port as it sees it. */
@@ -227,6 +228,12 @@ const portDriver = (): PciDriver<PciDevice> => ({
 
 /** Boots a kernel on a machine. @throws MachineError when the IOMMU cannot serve its functions; Error when other parts do not come up. */
 export const bootLinux = (machine: Machine, options: BootOptions = {}): Host => new Host(machine, options);
+
+/** As arm_smmu_device_probe (`smmu3.%pa`) and alloc_iommu (`dmar%d`) name it. */
+function iommuName(iommu: MachineSpec['iommu']): string | null {
+  if (iommu === null) return null;
+  return iommu.type === 'smmuv3' ? `smmu3.0x${iommu.base.toString(16).padStart(16, '0')}` : 'dmar0';
+}
 
 /** The driver that the machine's spec names for each function. */
 function driversOf(machine: Machine): Map<string, string | null> {

@@ -43,7 +43,7 @@ function setUp() {
       return ops[ops.length - 1];
     }),
   );
-  mountSysfs(kernel, { core, vfio, cpus: 4, groups: () => groups });
+  mountSysfs(kernel, { core, vfio, cpus: 4, groups: () => groups, iommu: 'dmar0' });
   const client = new SimKernelClient(kernel);
   const write = (path: string, text: string): number => {
     const fd = client.open(path, 'rw');
@@ -110,6 +110,13 @@ describe('/sys', () => {
     expect(client.pwrite(fd, Uint8Array.of(1, 2, 3, 4, 5, 6, 0xf7, 8), 0xb1)).toBe(8);
     expect(written).toEqual(['4/2=6', 'b1/1=1', 'b2/2=302', 'b4/4=f7060504', 'b8/1=8']);
     expect([client.pwrite(fd, new Uint8Array(8), 252), client.pwrite(fd, new Uint8Array(4), 256)]).toEqual([4, 0]);
+  });
+
+  it('has a class of IOMMUs, with the devices behind each', () => {
+    const { client } = setUp();
+    expect(client.list('/sys/class/iommu')).toEqual(['dmar0']);
+    expect(client.list('/sys/class/iommu/dmar0/devices')).toContain(NVME);
+    expect(client.readText(`/sys/class/iommu/dmar0/devices/${NVME}/vendor`)).toBe('0x1b36\n');
   });
 
   it('links the module and its driver to each other', () => {
