@@ -7,6 +7,8 @@ import type { Kernel } from '../../ports/kernel.ts';
 import { UsageError } from '../usage.ts';
 import { ringOn } from './linux-command.ts';
 import { parseLinuxOptions, wantsLinux } from './linux-options.ts';
+import { LinuxJson, LinuxText } from './linux-report.ts';
+import { LinuxSession } from './linux-session.ts';
 
 const EDU = '0000:00:05.0';
 const NVME = '0000:00:06.0';
@@ -86,6 +88,32 @@ describe('the run', () => {
   it('takes the first device that vfio-pci has; leaves nothing open', async () => {
     const kernel = kernelOf('x86');
     for (let i = 0; i < 3; i++) expect((await run(kernel)).setUp).toMatchObject({ device: EDU });
+  });
+});
+
+describe('what does not come', () => {
+  it('is lost after a while, and the event queue of the stage 1 says what it refused', async () => {
+    const options = parseLinuxOptions(['--kernel', 'linux', '--iommu', 'nested', '--doorbell', '0x712345000']);
+    const session = new LinuxSession(kernelOf('arm-its'), NVME, options);
+    session.patience = 10;
+    await session.start();
+    expect(await session.send(3)).toMatchObject({ sent: 3, delivered: 3, lost: 0, unexpected: 0 });
+    session.nested?.unmap(0x7_1234_5000, 4096);
+    const totals = await session.send(4);
+    expect(totals).toMatchObject({ sent: 4, delivered: 0, lost: 4, unexpected: 0 });
+    expect(totals.latencies).toHaveLength(0);
+    let text = '';
+    new LinuxText((part) => {
+      text += part;
+    }, '0').totals(session, totals);
+    expect(text).toMatch(/F_TRANSLATION {2}0x0000_0001_0000_0010 .*virtual stream id 0x01/);
+    expect(text).toContain('4 interrupts sent, 0 delivered, 4 lost');
+    text = '';
+    new LinuxJson((part) => {
+      text += part;
+    }).totals(session, totals);
+    expect(JSON.parse(text)).toEqual({ kind: 'summary', sent: 4, delivered: 0, lost: 4, unexpected: 0, latency: null });
+    session.close();
   });
 });
 

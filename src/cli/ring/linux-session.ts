@@ -51,6 +51,8 @@ export class LinuxSession {
   readonly ringer: Ringer;
   private readonly iommufd: Iommufd | null;
   private readonly arrivals: readonly Arrivals[];
+  /** How long an interrupt is awaited before it counts as lost, ms. */
+  patience = PATIENCE;
   private next = 0;
 
   /** @throws VfioError of what the kernel refuses; UsageError, ProblemError */
@@ -113,7 +115,7 @@ export class LinuxSession {
       const started = process.hrtime.bigint();
       this.ringer.ring(vector);
       this.kernel.settle();
-      const arrived = await this.arrivals[vector]!.within(PATIENCE);
+      const arrived = await this.arrivals[vector]!.within(this.patience);
       if (totals.delivered < KEPT && arrived > 0)
         latencies[totals.delivered] = Number(process.hrtime.bigint() - started) / 1000;
       this.ringer.done(vector);
