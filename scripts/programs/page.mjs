@@ -22,6 +22,7 @@ function page(results) {
   lines.push(
     '| Program | Version | What was looked for | There | Not there |',
     '|---|---|---:|---:|---|',
+    selftests(),
     ...results.map(row),
     '',
   );
