@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { command, TLBI } from '../../arch/smmuv3/commands.ts';
 import { allocate, named } from './testing.ts';
 import { ABORT, ASID, BYPASS, Guest, IPA, PAGE, READ_ONLY, STAGE1, VSID } from './testing-guest.ts';
+import { VeventQueue } from './veventq.ts';
 
 /** Bits of the second word of a record: a write (RnW 0) of class IN. */
 const WRITE_IN = 0x0000_0200_0000_0000n;
@@ -233,6 +234,26 @@ describe('the guest’s event queue', () => {
     expect(guest.iommufd.destroy(id)).toBe('EBUSY');
     guest.lab.client.close(fd);
     expect(guest.iommufd.destroy(id)).toBe(0);
+  });
+
+  it('takes a storm: what an event costs does not grow with the events that wait', () => {
+    const guest = new Guest();
+    guest.vdevice();
+    const { out_veventq_id: id } = guest.queue({ veventq_depth: 50_000 });
+    const queue = guest.iommufd.ctx.objects.get(id, VeventQueue, 'id');
+    if (typeof queue === 'number') throw new Error('no queue');
+    const record = new Uint8Array(32);
+    for (let i = 0; i < 60_000; i += 1) queue.add(record);
+    expect([queue.pending.length, queue.pending.at(-1)]).toEqual([50_001, { sequence: 59_999, data: null }]);
+    // Two are read: there is room for two more, and what was lost shows as a gap of the sequence.
+    queue.take();
+    queue.take();
+    for (let i = 0; i < 3; i += 1) queue.add(record);
+    expect(queue.pending.slice(-3).map(({ sequence, data }) => [sequence, data !== null])).toEqual([
+      [60_000, true],
+      [60_001, true],
+      [60_002, false],
+    ]);
   });
 
   it('of a killed process is gone with everything else', () => {

@@ -21,6 +21,8 @@ export class VeventQueue extends IommufdObject {
   readonly eventType: number;
   private readonly depth: number;
   private events: Vevent[] = [];
+  /** Events that were not lost and not read (num_events). */
+  private stored = 0;
   private next = 0;
 
   constructor(viommu: Viommu, eventType: number, depth: number) {
@@ -39,14 +41,16 @@ export class VeventQueue extends IommufdObject {
 
   /** A full queue remembers, once and at its end, that something is missing; the sequence counts what was lost. */
   add(data: Uint8Array): void {
-    const full = this.events.filter((event) => event.data !== null).length >= this.depth;
+    const full = this.stored >= this.depth;
     if (this.events.at(-1)?.data === null) this.events.pop();
     this.events.push({ sequence: this.next, data: full ? null : data });
+    if (!full) this.stored += 1;
     this.next = (this.next + 1) & INT_MAX;
   }
 
   take(): void {
-    this.events.shift();
+    const taken = this.events.shift();
+    if (taken !== undefined && taken.data !== null) this.stored -= 1;
   }
 
   destroy(): void {
