@@ -42,7 +42,7 @@ const count = (value) => Math.round(value).toLocaleString('en');
 function request({ quick }) {
   return withProgram('trapped-call', (program) => {
     const times = { c: [], belfry: [] };
-    const calls = quick ? '5000' : '20000';
+    const calls = '20000';
     for (let round = 0; round < (quick ? 3 : 11); round++) {
       times.c.push(run(program, ['constant', calls]));
       times.belfry.push(belfry([], [program, 'client', calls]));
@@ -63,7 +63,7 @@ function untrapped({ quick }) {
     for (const size of [4096, 131_072]) {
       const args = ['read', String(size), String(Math.round((quick ? 2e8 : 1e9) / (size + 4096)))];
       const times = { alone: [], belfry: [] };
-      for (let round = 0; round < (quick ? 3 : 15); round++) {
+      for (let round = 0; round < (quick ? 3 : 11); round++) {
         times.alone.push(run(program, args)[0]);
         times.belfry.push(belfry([], [program, ...args])[0]);
       }
@@ -113,7 +113,7 @@ async function start({ quick }) {
   const rounds = { node: [], untouched: [], touched: [] };
   try {
     const cpu = await childrenCpu();
-    for (let round = -1; round < (quick ? 3 : 21); round++) {
+    for (let round = -1; round < (quick ? 3 : 11); round++) {
       for (const [name, args] of Object.entries(cases)) {
         const each = taken(cpu, args);
         if (round >= 0) rounds[name].push(each);
@@ -137,7 +137,7 @@ function interrupts({ quick }) {
   return withProgram('exec-program', (program) => {
     const number = quick ? '4000' : '40000';
     const rates = { interrupts: [], storm: [] };
-    for (let round = 0; round < (quick ? 1 : 7); round++) {
+    for (let round = 0; round < (quick ? 1 : 5); round++) {
       for (const name of Object.keys(rates)) rates[name].push(belfry([], [program, name, number])[0]);
     }
     const text =

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 
 const USAGE = `usage: npm run bench -- [options]
 
-  --quick      few rounds: a look, not a measurement (under a minute)
+  --quick      few rounds: a look, not a measurement (about a minute)
   --only NAME  one of the parts, or of the cases of a part; may be given more than once
   --json       everything as JSON on standard output
   --list       the parts and their cases
