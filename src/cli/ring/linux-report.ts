@@ -15,7 +15,8 @@ const LISTED = 16;
 
 const idOf = (value: number): string => value.toString(16).padStart(4, '0');
 const titleOf = ({ device: { config } }: LinuxSession): string => `${idOf(config.vendorId)}:${idOf(config.deviceId)}`;
-const quantile = (sorted: Float64Array, part: number): number => sorted[Math.floor((sorted.length - 1) * part)] ?? 0;
+/** The smallest that `part` of all do not exceed. */
+const quantile = (sorted: Float64Array, part: number): number => sorted[Math.ceil(sorted.length * part) - 1] ?? 0;
 
 export class LinuxText implements LinuxReport {
   private readonly write: (text: string) => void;

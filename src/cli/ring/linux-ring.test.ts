@@ -113,6 +113,12 @@ describe('what does not come', () => {
       text += part;
     }).totals(session, totals);
     expect(JSON.parse(text)).toEqual({ kind: 'summary', sent: 4, delivered: 0, lost: 4, unexpected: 0, latency: null });
+    text = '';
+    const latencies = Float64Array.of(10, 20, 2500);
+    new LinuxText((part) => {
+      text += part;
+    }, '0').totals(session, { ...totals, delivered: 3, latencies });
+    expect(text).toContain('median 20 µs, 99 of 100 within 2.5 ms');
     session.close();
   });
 });
