@@ -6,14 +6,35 @@ import { anyEventfd, argsz, bytes, eventfd, mostly, of, reserved, weighted } fro
 const REGION = 2 ** 40;
 const CONFIG = 7 * REGION;
 /**
- * Interrupts by index, and where the capabilities are. What belongs to no capability of edu is memory in QEMU and stays as it was written for whoever comes next:
- * it is neither read nor written.
+ * Interrupts by index, and the capabilities: where each begins and ends. What belongs to none is memory in QEMU, and stays as it was written for whoever comes
+ * next: it is read, and not written.
  */
 const SHAPE = {
-  edu: { counts: [1, 1, 0, 0, 1], config: 0x100, capabilities: [0x40], last: 0x4d },
-  nvme: { counts: [1, 0, 65, 1, 1], config: 0x1000, capabilities: [0x40, 0x60, 0x80, 0x100] },
-  igb: { counts: [1, 1, 10, 1, 1], config: 0x1000, capabilities: [0x40, 0x50, 0x70, 0xa0, 0x100, 0x140, 0x150, 0x160] },
+  edu: { counts: [1, 1, 0, 0, 1], config: 0x100, capabilities: [[0x40, 0x4e]] },
+  nvme: {
+    counts: [1, 0, 65, 1, 1],
+    config: 0x1000,
+    capabilities: [
+      [0x40, 0x4c],
+      [0x60, 0x68],
+      [0x80, 0xbc],
+    ],
+  },
+  igb: {
+    counts: [1, 1, 10, 1, 1],
+    config: 0x1000,
+    capabilities: [
+      [0x40, 0x48],
+      [0x50, 0x68],
+      [0x70, 0x7c],
+      [0xa0, 0xdc],
+      [0x100, 0x148],
+      [0x150, 0x158],
+      [0x160, 0x1a0],
+    ],
+  },
 };
+const HEADER = [0, 0x40];
 
 export function deviceCalls(model) {
   const device = fc.constant(`d-${model}`);
@@ -86,39 +107,37 @@ function setIrqs(device, { counts }) {
   });
 }
 
-const place = ({ config, capabilities, last }) =>
-  last !== undefined
-    ? fc.nat({ max: last })
-    : weighted(
-        [5, fc.nat({ max: 0x3f })],
-        [6, fc.tuple(of(...capabilities), fc.nat({ max: 0x3f })).map(([from, by]) => from + by)],
-        [1, fc.nat({ max: 0xff })],
-        [1, fc.nat({ max: config + 8 })],
-      );
+/** A place for `length` bytes: inside the header or a capability; a read may be anywhere. */
+const within = (length) => (place) =>
+  fc.integer({ min: place[0], max: Math.max(place[0], place[1] - length) }).map((offset) => aligned(offset, length));
 const aligned = (offset, length) => (length === 2 || length === 4 ? offset - (offset % length) : offset);
-/** Of edu not beyond its last capability. */
-const inside = (offset, length, { last }) =>
-  last !== undefined && offset + length > last + 1 ? Math.max(0, last + 1 - length) : aligned(offset, length);
+const written = ({ capabilities }, length) => of(HEADER, ...capabilities, ...capabilities).chain(within(length));
+const readable = (shape, length) =>
+  weighted(
+    [12, written(shape, Math.min(length, 8))],
+    [1, fc.nat({ max: 0xff })],
+    [1, fc.nat({ max: shape.config + 8 })],
+  );
 
 const configRead = (device, shape) =>
-  fc
-    .record({
+  weighted([3, 1], [3, 2], [4, 4], [1, of(3, 8, 16, 64)]).chain((length) =>
+    fc.record({
       op: fc.constant('pread'),
       fd: device,
-      offset: place(shape),
-      length: weighted([3, 1], [3, 2], [4, 4], [1, of(3, 8, 16, 64)]),
-    })
-    .map((call) => ({ ...call, offset: CONFIG + inside(call.offset, call.length, shape) }));
+      offset: readable(shape, length).map((offset) => CONFIG + offset),
+      length: fc.constant(length),
+    }),
+  );
 
 const configWrite = (device, shape) =>
-  fc
-    .record({
+  weighted([3, bytes(1, 1)], [4, bytes(2, 2)], [4, bytes(4, 4)], [1, bytes(1, 8)]).chain((data) =>
+    fc.record({
       op: fc.constant('pwrite'),
       fd: device,
-      offset: place(shape),
-      bytes: weighted([3, bytes(1, 1)], [4, bytes(2, 2)], [4, bytes(4, 4)], [1, bytes(1, 8)]),
-    })
-    .map((call) => ({ ...call, offset: CONFIG + inside(call.offset, call.bytes.length / 2, shape) }));
+      offset: written(shape, data.length / 2).map((offset) => CONFIG + offset),
+      bytes: fc.constant(data),
+    }),
+  );
 
 /** edu's identification and liveness; of the others only how much is read of what is not there. */
 function regionRead(device, model) {

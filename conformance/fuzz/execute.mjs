@@ -57,6 +57,10 @@ export class Executor {
     this.memory.bytes.fill(0, 0, DATA);
   }
 
+  end() {
+    this.memory.free();
+  }
+
   /** What each call answered; null for one that was not made. Everything that the program opened is closed behind it, the last first. */
   run(program) {
     const answers = program.map((call) => this.call(call));

@@ -13,18 +13,18 @@ const reads = ({ op, fd, offset, length }, device, from, to) =>
 
 export const KNOWN = [
   {
-    name: 'nvme: where it stands',
+    name: 'PCI Express: where a function stands',
     kernels: PLATFORM_NAMES,
-    why: 'the capture is of a drive behind a root port; in the lab it is on the root bus, a Root Complex Integrated Endpoint, and QEMU is newer (Extended Tag)',
+    why: 'the captures are of functions behind a root port; in the lab they are on the root bus, Root Complex Integrated Endpoints, and QEMU is newer (Extended Tag)',
     source: 'QEMU hw/pci/pcie.c pcie_endpoint_cap_init',
-    matches: ({ call }) => reads(call, 'd-nvme', 0x82, 0x8f),
+    matches: ({ call }) => reads(call, 'd-nvme', 0x82, 0x8f) || reads(call, 'd-igb', 0xa2, 0xaf),
   },
   {
-    name: 'igb: base addresses of its VFs',
+    name: 'igb: SR-IOV',
     kernels: PLATFORM_NAMES,
-    why: 'they are the host’s, and read only for the owner',
+    why: 'the base addresses of its VFs are the host’s, and read only for the owner; ARI is on in the capture, whose port has it, and off on a root bus',
     source: 'drivers/pci/iov.c sriov_init',
-    matches: ({ call }) => reads(call, 'd-igb', 0x184, 0x19b),
+    matches: ({ call }) => reads(call, 'd-igb', 0x168, 0x169) || reads(call, 'd-igb', 0x184, 0x19b),
   },
   {
     name: 'an eventfd that the kernel listens to already',

@@ -11,7 +11,7 @@ export function shown({ kernel, seed, index, program, sim, linux, alone }) {
   return lines.join('\n');
 }
 
-/** What Linux answered is to be checked against its source before it is written down as expected. */
+/** For a file of cases/, with `replayed` of ../replay.mjs. What Linux answered is to be checked against its source before it is written down as expected. */
 function asCase({ kernel, seed, index, program, linux }) {
   const call = program.at(-1);
   return [
