@@ -38,7 +38,7 @@ export class ForeignMemory implements OwnedMemory {
   }
 
   pin(address: number, length: number, write: boolean): PinnedPages | number {
-    const pieces = areasOf(readMaps(this.pid), address, length, write);
+    const pieces = areasOf(readMaps(this.pid, address + length), address, length, write);
     if (pieces === null) return -ERRNO.EFAULT;
     const frames: Frames[] = [];
     const runs: { pa: number; length: number }[] = [];
@@ -66,7 +66,7 @@ export class ForeignMemory implements OwnedMemory {
 
   /** What the byte at an address is of, as the sources of pinned pages name it; null: nothing is mapped there. */
   identity(address: number): { readonly object: string; readonly at: number } | null {
-    const area = (readMaps(this.pid) ?? []).find(({ start, end }) => start <= address && address < end);
+    const area = (readMaps(this.pid, address + 1) ?? []).find(({ start, end }) => start <= address && address < end);
     if (area === undefined) return null;
     if (!area.shared) return { object: `process ${this.pid}`, at: address };
     return { object: area.file, at: area.offset + (address - area.start) };
