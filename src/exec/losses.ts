@@ -25,7 +25,7 @@ export interface LostInterrupts {
 }
 
 /** Kinds of loss that are kept apart; what comes beyond them is counted by its reason alone. */
-const MOST = 256;
+const MOST = 16;
 
 type Sent = Hop & { readonly at: 'device' };
 type Translated = Hop & { readonly at: 'iommu' };
@@ -79,7 +79,7 @@ export class Losses implements HopObserver {
       const count = (ledger[slot] ?? 0) - (this.counted.get(loss) ?? 0);
       if (count <= 0) continue;
       this.counted.set(loss, ledger[slot] ?? 0);
-      const why = UNSEEN[loss] ?? 'not seen while they were raised';
+      const why = UNSEEN[loss] ?? 'others, of more vectors than are told apart here';
       const from = loss === Loss.TORN_DOWN ? this.onlyHeld() : NOT_KNOWN;
       result.push({ count, loss: lossName(loss), ...from, address: null, where: null, why, hint: this.hint(loss) });
     }
