@@ -66,7 +66,7 @@ OPTIONS
         What the guest's memory is mapped into. type1 (default): container and group.
         iommufd: the device's own file, bound to /dev/iommu and attached to an IOAS.
         nested: over that IOAS a stage 1 in the VMM's memory, which maps the doorbell's address
-        onto the kernel's window; needs MSI-X, and an SMMUv3 with S2FWB or CANWBS.
+        onto the kernel's window; needs an SMMUv3 with S2FWB or CANWBS. Plain MSI by PREPARE only.
     --vectors N
         Vectors that the guest asks for, 1 to 2048. Default: 3, or what the device has.
     --count N

@@ -7,6 +7,7 @@ import { type File, fget, fput } from '../files.ts';
 import type { Process } from '../process.ts';
 import { type AccountMode, chargePages, type Payer, payer, unchargePages } from './account.ts';
 import type { Area } from './area.ts';
+import { PageCover, type PageSpan, touching } from './page-cover.ts';
 
 /** Physically contiguous bytes. */
 export interface Run {
@@ -15,17 +16,10 @@ export interface Run {
 }
 
 /** Pages [first, last] of the object, pinned together. */
-interface Segment {
-  readonly first: number;
-  readonly last: number;
+interface Segment extends PageSpan {
   readonly pinned: PinnedPages;
   /** Filled areas that touch it. */
   users: number;
-}
-
-interface PageSpan {
-  readonly first: number;
-  readonly last: number;
 }
 
 export interface PagesOptions {
@@ -51,9 +45,9 @@ export class IoptPages {
   private payer: Payer;
   private references = 1;
   /** Sorted, without overlap. */
-  private segments: Segment[] = [];
-  /** One for each filled area; they may overlap. */
-  private readonly spans: PageSpan[] = [];
+  private readonly segments: Segment[] = [];
+  /** What the filled areas need; they may overlap. */
+  private readonly cover = new PageCover();
   private charged = 0;
 
   constructor(context: KernelContext, options: PagesOptions) {
@@ -106,9 +100,11 @@ export class IoptPages {
     const span = this.pageSpan(startByte, length);
     const made = this.pinGaps(span);
     if (typeof made === 'number') return made;
-    this.segments = [...this.segments, ...made].sort((a, b) => a.first - b.first);
-    for (const segment of this.touching(span)) segment.users += 1;
-    this.spans.push(span);
+    const known = touching(this.segments, span);
+    const all = [...this.segments.slice(known.at, known.at + known.count), ...made].sort((a, b) => a.first - b.first);
+    for (const segment of all) segment.users += 1;
+    this.segments.splice(known.at, known.count, ...all);
+    this.cover.add(span);
     const error = this.settleCharge();
     if (error < 0) this.unpin(startByte, length);
     return error;
@@ -116,14 +112,14 @@ export class IoptPages {
 
   unpin(startByte: bigint, length: bigint): void {
     const span = this.pageSpan(startByte, length);
-    const at = this.spans.findIndex(({ first, last }) => first === span.first && last === span.last);
-    if (at < 0) throw new Error('pages that no area pinned are to be unpinned');
-    this.spans.splice(at, 1);
-    for (const segment of this.touching(span)) {
+    this.cover.remove(span);
+    const { at, count } = touching(this.segments, span);
+    const left = this.segments.slice(at, at + count).filter((segment) => {
       segment.users -= 1;
       if (segment.users === 0) segment.pinned.release();
-    }
-    this.segments = this.segments.filter((segment) => segment.users > 0);
+      return segment.users > 0;
+    });
+    this.segments.splice(at, count, ...left);
     this.settleCharge();
   }
 
@@ -170,8 +166,9 @@ export class IoptPages {
     return { first: Number(startByte / page), last: Number((startByte + length - 1n) / page) };
   }
 
-  private touching({ first, last }: PageSpan): Segment[] {
-    return this.segments.filter((segment) => segment.first <= last && first <= segment.last);
+  private touching(span: PageSpan): Segment[] {
+    const { at, count } = touching(this.segments, span);
+    return this.segments.slice(at, at + count);
   }
 
   /** Segments for every page of the span that has none, or -errno with nothing pinned. */
@@ -221,7 +218,7 @@ export class IoptPages {
 
   /** Charges or gives back the difference to what the filled areas cover together. */
   private settleCharge(): number {
-    const wanted = covered(this.spans);
+    const wanted = this.cover.pages;
     if (wanted > this.charged) {
       const error = chargePages(this.context, this.account, this.payer, wanted - this.charged);
       if (error < 0) return error;
@@ -231,17 +228,4 @@ export class IoptPages {
     this.charged = wanted;
     return 0;
   }
-}
-
-/** Pages in the union of the spans. */
-function covered(spans: readonly PageSpan[]): number {
-  let pages = 0;
-  let next = 0;
-  for (const { first, last } of [...spans].sort((a, b) => a.first - b.first)) {
-    const from = Math.max(first, next);
-    if (last < from) continue;
-    pages += last - from + 1;
-    next = last + 1;
-  }
-  return pages;
 }
