@@ -16,7 +16,9 @@ describe.skipIf(libc === null)('PollSet', () => {
     open.push(fd);
     return fd;
   };
-  afterAll(() => open.forEach((fd) => c.close(fd)));
+  afterAll(() => {
+    for (const fd of open) c.close(fd);
+  });
 
   it('tells which of them can be read, and leaves out what is not there', () => {
     const [idle, busy] = [eventfd(0), eventfd(1)];
