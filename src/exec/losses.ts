@@ -106,12 +106,14 @@ export class Losses implements HopObserver {
       this.seen.set(key, { ...known, count: known.count + 1 });
       return;
     }
+    const programmed = sent !== null && loss !== Loss.NOT_ENABLED && how !== 'intx' && sent.address !== 0;
+    const address = programmed ? hex(sent.address) : null;
     const refused = translated !== null && atIommu(loss) ? outcomeOf(translated) : null;
     this.seen.set(key, {
       ...{ count: 1, loss: lossName(loss), device, vector },
-      // Of what is not enabled, which kind it would have been is a guess.
-      how: loss === Loss.NOT_ENABLED ? null : how,
-      address: sent === null || loss === Loss.NOT_ENABLED || how === 'intx' ? null : hex(sent.address),
+      // Where no message was programmed, which kind it would have been is a guess.
+      how: how === 'intx' || address !== null ? how : null,
+      address,
       where: refused === null || translated === null ? where : translated.name,
       why: refused === null ? why : `${why}: ${refused}`,
       hint: this.hint(loss),
