@@ -2,7 +2,7 @@
 import { run, which } from '../../lab/command.mjs';
 import { findQemu } from '../../lab/qemu.mjs';
 import { Skip } from '../../lab/skip.mjs';
-import { ARM, bootGuest, X86 } from './guest.mjs';
+import { ARM, bootGuest, hasLspci, X86 } from './guest.mjs';
 
 const COMMAND = (host, qemu) =>
   `belfry exec --host ${host} --device nvme-drive,queues=2 -- ${qemu} … -device vfio-pci,host=0000:01:00.0`;
@@ -34,7 +34,10 @@ export const programs = [
 
 async function booted(qemu, platform, runs) {
   const results = [];
-  for (const each of runs) results.push(await bootGuest({ qemu, platform, ...each }));
+  for (const each of runs) {
+    // The run with MSI is there for the address, which lspci shows.
+    if (each.msi !== true || hasLspci()) results.push(await bootGuest({ qemu, platform, ...each }));
+  }
   return {
     version: qemu.version.join('.'),
     checks: results.flatMap(({ checks }) => checks),
