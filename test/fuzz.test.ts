@@ -26,6 +26,15 @@ const { generate } = (await load('fuzz/generate')) as {
 const { simulate } = (await load('fuzz/simulate')) as { simulate: (name: string, programs: Program[]) => Batch };
 const { shrink } = (await load('fuzz/shrink')) as { shrink: (program: Program, run: Run) => Promise<Small | null> };
 const { PLATFORMS } = (await load('platforms')) as { PLATFORMS: Record<string, unknown> };
+interface StepsOf {
+  readonly steps: readonly unknown[];
+  end: () => void;
+}
+const { Subject } = (await load('subject')) as { Subject: new (kernel: unknown, platform: unknown) => StepsOf };
+const { hostLike } = (await load('sim')) as { hostLike: (name: string) => { process: () => { kernel: unknown } } };
+const { replayed } = (await load('replay')) as {
+  replayed: (t: StepsOf) => (program: Program, answers: Answers) => void;
+};
 const { KNOWN } = (await load('fuzz/known')) as {
   KNOWN: readonly { why: string; source: string; kernels: string[] }[];
 };
@@ -104,6 +113,20 @@ describe('a difference', () => {
 
   it('that the program alone does not make is none', async () => {
     expect(await shrink(noise(10), run)).toBeNull();
+  });
+
+  it('becomes a case: each call is a step, with what Linux answered expected of it', () => {
+    const program = [
+      { op: 'open', as: 'c0', path: 'container' },
+      { op: 'ioctl', fd: 'c0', request: 'VFIO_GET_API_VERSION' },
+    ] as Call[];
+    const subject = new Subject(hostLike('arm64-its').process().kernel, PLATFORMS['arm64-its']);
+    replayed(subject)(program, ['fd', 'EIO']);
+    subject.end();
+    expect(subject.steps).toEqual([
+      { what: '0: open', expected: 'fd', got: 'fd' },
+      { what: '1: VFIO_GET_API_VERSION', expected: 'EIO', got: '0' },
+    ]);
   });
 
   it('that is known has a reason and a source', () => {

@@ -20,11 +20,17 @@ export const KNOWN = [
     matches: ({ call }) => reads(call, 'd-nvme', 0x82, 0x8f) || reads(call, 'd-igb', 0xa2, 0xaf),
   },
   {
-    name: 'igb: SR-IOV',
+    name: 'igb: SR-IOV, AER, PMCSR',
     kernels: PLATFORM_NAMES,
-    why: 'the base addresses of its VFs are the host’s, and read only for the owner; ARI is on in the capture, whose port has it, and off on a root bus',
-    source: 'drivers/pci/iov.c sriov_init',
-    matches: ({ call }) => reads(call, 'd-igb', 0x168, 0x169) || reads(call, 'd-igb', 0x184, 0x19b),
+    why: 'the base addresses of its VFs are the host’s, and read only for the owner; ARI is on in the capture, whose port has it, and off on a root bus; the model has not all of QEMU’s masks of what can be written (AER’s masks and severities, Data_Select)',
+    source: 'drivers/pci/iov.c sriov_init; QEMU hw/net/igb.c',
+    matches: ({ call }) =>
+      [
+        [0x45, 0x45],
+        [0x104, 0x11b],
+        [0x168, 0x169],
+        [0x184, 0x19b],
+      ].some(([from, to]) => reads(call, 'd-igb', from, to)),
   },
   {
     name: 'an eventfd that the kernel listens to already',
