@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { Libc, LibcUnavailable, O_RDONLY, O_RDWR } from '../libc/index.ts';
 import type { EventFdHandle, Kernel, Mapping, Refusal, UserBuffer } from '../ports/kernel.ts';
+import { ERRNO } from '../uapi/errno.ts';
 import { LinuxEventFd } from './eventfd.ts';
 import { explainOpen } from './explain-open.ts';
 import { LinuxBuffer, LinuxMapping } from './memory.ts';
@@ -59,6 +60,7 @@ export class LinuxKernel implements Kernel {
   }
 
   close(fd: number): number {
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     const eventfd = this.eventfds.get(fd);
     this.eventfds.delete(fd);
     const result = this.done(this.libc.close(fd));
@@ -68,42 +70,60 @@ export class LinuxKernel implements Kernel {
 
   /** @throws TypeError for a number that is no integer. */
   ioctl(fd: number, request: number, argument: Uint8Array | number | bigint = 0): number {
-    if (typeof argument === 'number' && !Number.isInteger(argument)) {
+    if (!(argument instanceof Uint8Array) && typeof argument !== 'bigint' && !Number.isInteger(argument)) {
       throw new TypeError(`argument ${argument}: expected an integer`);
     }
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     return this.done(this.libc.ioctl(fd, request, argument));
   }
 
   read(fd: number, into: Uint8Array): number {
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     const result = this.done(this.libc.read(fd, into));
     if (result > 0) this.eventfds.get(fd)?.wasRead();
     return result;
   }
 
   write(fd: number, from: Uint8Array): number {
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     return this.done(this.libc.write(fd, from));
   }
 
+  /** @throws RangeError for an offset that is no integer */
   pread(fd: number, into: Uint8Array, offset: number): number {
+    assertInteger('offset', offset);
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     return this.done(this.libc.pread(fd, into, offset));
   }
 
+  /** @throws RangeError for an offset that is no integer */
   pwrite(fd: number, from: Uint8Array, offset: number): number {
+    assertInteger('offset', offset);
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     return this.done(this.libc.pwrite(fd, from, offset));
   }
 
+  /** @throws RangeError for an offset or a length that is no integer */
   mmap(fd: number, offset: number, length: number, access: 'r' | 'rw' = 'rw'): Mapping | number {
+    assertInteger('offset', offset);
+    assertInteger('length', length);
+    if (!isDescriptor(fd)) return this.done(-ERRNO.EBADF);
     const mapped = this.libc.mapFile(fd, offset, length, access === 'rw');
     if (typeof mapped === 'number') return this.done(mapped);
     this.done(0);
     return new LinuxMapping(mapped, access === 'rw', this.isDevice(fd));
   }
 
+  /** @throws RangeError for a length that is no integer from 0 to 2^52 */
   memfd(name: string, length: number): number {
+    if (!(Number.isInteger(length) && length >= 0 && length <= 2 ** 52))
+      throw new RangeError(`length ${length}: expected an integer from 0 to 2^52`);
     return this.done(this.libc.memfd(name, length));
   }
 
+  /** @throws RangeError for a count that does not fit into 32 bits */
   eventfd(initial = 0): EventFdHandle | number {
+    if (initial !== initial >>> 0) throw new RangeError(`count ${initial}: expected an integer from 0 to 2^32 - 1`);
     const fd = this.done(this.libc.eventfd(initial));
     if (fd < 0) return fd;
     const eventfd = new LinuxEventFd(this.libc, fd);
@@ -152,6 +172,15 @@ export class LinuxKernel implements Kernel {
     const name = this.readLink(`/proc/self/fd/${fd}`) ?? '';
     return name.includes('vfio') || name.startsWith('/sys/') || name === '/dev/mem';
   }
+}
+
+/** The FFI would take another number for an `int` by cutting it, and NaN for 0: somebody else's file. */
+function isDescriptor(fd: number): boolean {
+  return fd === (fd | 0);
+}
+
+function assertInteger(name: string, value: number): void {
+  if (!Number.isInteger(value)) throw new RangeError(`${name} ${value}: expected an integer`);
 }
 
 function orNull<T>(read: () => T): T | null {

@@ -14,8 +14,10 @@ const kernel = loaded instanceof LinuxKernel ? loaded : (null as never);
 
 const EBADF = 9;
 const ENOENT = 2;
+const ENOMEM = 12;
 const EACCES = 13;
 const EBUSY = 16;
+const EINVAL = 22;
 
 function ok<T extends object>(result: T | number): T {
   if (typeof result === 'number') throw new Error(`errno ${-result}`);
@@ -45,6 +47,41 @@ describe.skipIf(reason !== '')(`the Kernel port on this machine${reason}`, () =>
     expect(() => kernel.ioctl(0, 0x3b64, 1.5)).toThrow(TypeError);
     expect(() => kernel.allocate(0)).toThrow(RangeError);
     expect(() => kernel.allocate(4096, 3)).toThrow(RangeError);
+  });
+
+  it('reaches no other file by what is no descriptor', () => {
+    const { fd } = ok(kernel.eventfd());
+    for (const wrong of [Number.NaN, fd + 0.5, 2 ** 32 + fd, -1]) {
+      expect(kernel.close(wrong)).toBe(-EBADF);
+      expect(kernel.ioctl(wrong, 0x3b64)).toBe(-EBADF);
+      expect(kernel.read(wrong, new Uint8Array(8))).toBe(-EBADF);
+      expect(kernel.write(wrong, new Uint8Array(8))).toBe(-EBADF);
+      expect(kernel.pread(wrong, new Uint8Array(8), 0)).toBe(-EBADF);
+      expect(kernel.pwrite(wrong, new Uint8Array(8), 0)).toBe(-EBADF);
+      expect(kernel.mmap(wrong, 0, 4096)).toBe(-EBADF);
+    }
+    expect(kernel.close(fd)).toBe(0);
+    expect(kernel.close(fd)).toBe(-EBADF);
+  });
+
+  it('takes places and lengths that are integers', () => {
+    const fd = kernel.memfd('numbers', 8192);
+    for (const wrong of [Number.NaN, 0.5, Number.POSITIVE_INFINITY]) {
+      expect(() => kernel.pread(fd, new Uint8Array(4), wrong)).toThrow(RangeError);
+      expect(() => kernel.pwrite(fd, new Uint8Array(4), wrong)).toThrow(RangeError);
+      expect(() => kernel.mmap(fd, wrong, 4096)).toThrow(RangeError);
+      expect(() => kernel.mmap(fd, 0, wrong)).toThrow(RangeError);
+      expect(() => kernel.memfd('numbers', wrong)).toThrow(RangeError);
+      expect(() => kernel.eventfd(wrong)).toThrow(RangeError);
+    }
+    expect(() => kernel.eventfd(-1)).toThrow(RangeError);
+    expect(() => kernel.eventfd(2 ** 32)).toThrow(RangeError);
+    expect(() => kernel.memfd('numbers', -1)).toThrow(RangeError);
+    expect(kernel.pread(fd, new Uint8Array(4), -1)).toBe(-EINVAL);
+    expect(kernel.mmap(fd, 0, 0)).toBe(-EINVAL);
+    expect(kernel.mmap(fd, 1, 4096)).toBe(-EINVAL);
+    expect(kernel.mmap(fd, 0, 2 ** 62)).toBe(-ENOMEM);
+    kernel.close(fd);
   });
 
   it('forgets why, with the next request', () => {
