@@ -162,7 +162,15 @@ function parse() {
     const [calls, batch, length] = [values.calls, values.batch, values.length].map(Number);
     for (const [name, value] of Object.entries({ calls, batch, length, seed }))
       if (!Number.isInteger(value) || value < 1) return usage(`--${name} ${values[name]}: expected a positive integer`);
-    return { kernels: values.kernel, calls, seed, batch, length, all: values.all, shrinks: values.shrink };
+    return {
+      kernels: [...new Set(values.kernel)],
+      calls,
+      seed,
+      batch,
+      length,
+      all: values.all,
+      shrinks: values.shrink,
+    };
   } catch (error) {
     return usage(error.message);
   }

@@ -51,10 +51,8 @@ function conclude(options, runs, skipped) {
   const kernels = options.kernels.filter((kernel) => runs.some((run) => run.kernel === kernel));
   process.stdout.write(`${terminal(verdict, kernels, skipped)}\n`);
   if (options.json !== null) writeFileSync(options.json, `${JSON.stringify(runs, null, 1)}\n`);
-  if (options.write) {
-    if (!complete) return usage('--write needs all kernels and all cases');
-    writePage(join(root, 'docs/conformance.md'), verdict, KERNELS, '7.2');
-  }
+  if (options.write && complete) writePage(join(root, 'docs/conformance.md'), verdict, KERNELS, '7.2');
+  if (options.write && !complete) process.stdout.write('nothing is written: a kernel was skipped\n');
   const tooMany = verdict.explained.length > LARGEST_PART * allCases().length;
   if (tooMany) process.stdout.write(`more than ${LARGEST_PART * 100} % of the cases differ\n`);
   if (verdict.unexplained.length > 0 || verdict.gone.length > 0 || tooMany) return 1;
@@ -78,7 +76,14 @@ function parse() {
     }
     const unknown = values.kernel.find((kernel) => !KERNELS.includes(kernel));
     if (unknown !== undefined) return usage(`--kernel ${unknown}: there are ${KERNELS.join(', ')}`);
-    return { kernels: values.kernel, only: values.case ?? null, json: values.json ?? null, write: values.write };
+    const kernels = [...new Set(values.kernel)];
+    const only = values.case ?? null;
+    if (values.write && (only !== null || kernels.length < KERNELS.length))
+      return usage('--write needs all kernels and all cases');
+    if (only !== null && !allCases().some(({ id }) => id.includes(only)))
+      return usage(`--case ${only}: no case's name contains that`);
+    if (values.json !== undefined) writeFileSync(values.json, '');
+    return { kernels, only, json: values.json ?? null, write: values.write };
   } catch (error) {
     return usage(error.message);
   }

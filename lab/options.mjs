@@ -15,6 +15,9 @@ export const USAGE = `npm run lab -- PLATFORM [--kernel debian|lab] [--shell] [-
 
   Exit status: the script's; 2 usage; 77 skipped, because something that the lab needs is not here; 1 anything else.`;
 
+/** Seconds: a day. What a timer of Node takes ends at 24. */
+const LONGEST = 86_400;
+
 export class UsageError extends Error {}
 
 /** @throws UsageError */
@@ -27,14 +30,15 @@ export function parseLabOptions(argv) {
   if (values.help) return { help: true };
   if (name === undefined) throw new UsageError('which platform?');
   if (others.length > 0) throw new UsageError(`${others.join(' ')}: a script stands behind --`);
-  const platform = PLATFORMS[name];
-  if (platform === undefined)
+  if (!Object.hasOwn(PLATFORMS, name))
     throw new UsageError(`no platform is called ${name}; there are ${Object.keys(PLATFORMS).join(', ')}`);
+  const platform = PLATFORMS[name];
   const kernel = values.kernel ?? (platform.nesting ? 'lab' : 'debian');
   if (!['debian', 'lab'].includes(kernel)) throw new UsageError(`--kernel ${kernel}: debian or lab`);
   if (platform.nesting && kernel !== 'lab') throw new UsageError(`${name} needs --kernel lab`);
   const timeout = Number(values.timeout);
-  if (!(timeout > 0)) throw new UsageError(`--timeout ${values.timeout}: expected seconds`);
+  if (!(timeout > 0 && timeout <= LONGEST))
+    throw new UsageError(`--timeout ${values.timeout}: expected seconds, at most ${LONGEST}`);
   if (script === null && !values.shell) throw new UsageError('a script behind --, or --shell');
   const append = values.append.split(' ').filter((word) => word !== '');
   return {

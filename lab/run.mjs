@@ -1,5 +1,5 @@
 /** `npm run lab`: real Linux in QEMU, a script in it, its output and status. */
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { qemuArguments, runGuest, shareTerminal } from './guest-run.mjs';
@@ -23,8 +23,7 @@ async function main() {
       process.stdout.write(`${USAGE}\n`);
       return 0;
     }
-    if (options.script !== null && !existsSync(options.script))
-      throw new UsageError(`there is no file ${options.script}`);
+    if (options.script !== null && !isFile(options.script)) throw new UsageError(`there is no file ${options.script}`);
     return await inGuest(options);
   } catch (error) {
     if (error instanceof UsageError) {
@@ -35,6 +34,10 @@ async function main() {
     say(`skipped: ${error.message}`);
     return SKIPPED;
   }
+}
+
+function isFile(path) {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
 }
 
 async function inGuest(options) {

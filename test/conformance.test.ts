@@ -1,4 +1,6 @@
 /** The cases of `npm run conformance` on the simulated kernel, on a host like each machine of the lab; there they run on real Linux too. */
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
 interface Step {
@@ -44,5 +46,21 @@ describe('the cases of the conformance matrix', () => {
       [],
     );
     expect(DIFFERENCES.length).toBeLessThanOrEqual(0.02 * ids.size);
+  });
+});
+
+describe('the command lines', () => {
+  it.each([
+    ['main', ['--kernel', 'bsd'], '--kernel bsd'],
+    ['main', ['--kernel', 'sim', '--case', 'no such case'], '--case no such case'],
+    ['main', ['--kernel', 'sim', '--write'], '--write needs all'],
+    ['main', ['--kernel', 'sim', '--kernel', 'sim', '--json', '/nowhere/answers.json'], '/nowhere/answers.json'],
+    ['fuzz', ['--calls', 'many'], '--calls many'],
+    ['fuzz', ['--kernel', 'sim'], '--kernel sim'],
+  ])('%s %j is a usage error, before anything runs', (script, args, words) => {
+    const path = fileURLToPath(new URL(`../conformance/${script}.mjs`, import.meta.url));
+    const { status, stdout, stderr } = spawnSync(process.execPath, [path, ...args], { encoding: 'utf8' });
+    expect([status, stdout]).toEqual([2, '']);
+    expect(stderr).toContain(words);
   });
 });

@@ -75,6 +75,8 @@ describe('the command line', () => {
   it.each([
     [[], 'which platform'],
     [['riscv64', '--', 's'], 'riscv64'],
+    [['constructor', '--', 's'], 'no platform is called constructor'],
+    [['x86', '--timeout', 'Infinity', '--', 's'], '--timeout Infinity'],
     [['x86'], '--shell'],
     [['x86', 's.mjs'], 'behind --'],
     [['x86', '--kernel', 'own', '--', 's'], '--kernel own'],

@@ -30,7 +30,10 @@ export function wantsLinux(args: readonly string[]): boolean {
   const { kernel } = parseArgs({ args: [...args], strict: false, options: { kernel: { type: 'string' } } }).values;
   if (kernel === undefined || kernel === 'sim') return false;
   if (kernel === 'linux') return true;
-  throw new UsageError(`--kernel: expected sim or linux, got ${JSON.stringify(kernel)}`, 'ring');
+  throw new UsageError(
+    `--kernel: expected sim or linux, got ${typeof kernel === 'string' ? JSON.stringify(kernel) : 'nothing'}`,
+    'ring',
+  );
 }
 
 /** @throws UsageError naming the option */

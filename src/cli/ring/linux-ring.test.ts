@@ -147,6 +147,7 @@ describe('the command line', () => {
   it('asks for a kernel', () => {
     expect([[], ['--kernel', 'sim'], ['--kernel=linux', '--bogus']].map(wantsLinux)).toEqual([false, false, true]);
     expect(() => wantsLinux(['--kernel', 'bsd'])).toThrow(UsageError);
+    expect(() => wantsLinux(['--kernel'])).toThrow('expected sim or linux, got nothing');
   });
 
   it.each([
