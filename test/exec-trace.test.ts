@@ -18,6 +18,20 @@ interface TraceEvent {
 const { program, reason } = programOf('vfio-program');
 
 describe('--trace', () => {
+  it.skipIf(obstacle() !== null)(titled('is whole when a signal ends the program', obstacle()), () => {
+    const file = join(scratch, 'killed.json');
+    const { signal } = run(['--quiet', '--trace', file, '--', 'sh', '-c', 'ls /dev/vfio; kill -SEGV $$']);
+    expect(signal).toBe('SIGSEGV');
+    const events = JSON.parse(readFileSync(file, 'utf8')) as TraceEvent[];
+    expect(events.some(({ name, pid }) => name === 'process_name' && pid !== 1)).toBe(true);
+  });
+
+  it.skipIf(obstacle() !== null)(titled('does no harm to the program when the disk is full', obstacle()), () => {
+    const { status, err } = run(['--quiet', '--trace', '/dev/full', '--', 'sh', '-c', 'ls /dev/vfio; exit 4']);
+    expect(status).toBe(4);
+    expect(err).toBe('belfry: --trace /dev/full: ENOSPC: no space left on device, write; the trace ends there\n');
+  });
+
   it.skipIf(reason !== null)(titled('has each request, what it answered, and the hops that it set off', reason), () => {
     const file = join(scratch, 'trace.json');
     const { status } = run(['--quiet', '--trace', file, '--', program, 'basic']);

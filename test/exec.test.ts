@@ -119,6 +119,38 @@ describe.skipIf(why !== null)(title('any program', why), () => {
     expect(run(['--quiet', '--']).status).toBe(2);
   });
 
+  it('ends by the same signal, whichever it is, and says nothing more', () => {
+    const ended = (signal: string) => run(['--quiet', '--', 'sh', '-c', `kill -${signal} $$`]);
+    expect(ended('USR1')).toMatchObject({ signal: 'SIGUSR1', err: '' });
+    expect(ended('SEGV')).toMatchObject({ signal: 'SIGSEGV', err: '' });
+    // Node has no name for a real-time signal: 40 is SIGRTMIN + 6.
+    const told = '"$0" "$1" exec --json -- sh -c \'kill -40 $$\'; echo $?';
+    const shell = spawnSync('sh', ['-c', told, process.execPath, main], { encoding: 'utf8' });
+    expect(shell.stdout).toBe('168\n');
+    expect(shell.stderr).toContain('"status":null,"signal":"SIGRTMIN+6"');
+  });
+
+  it('leaves the program its own core, not one of belfry', () => {
+    const directory = mkdtempSync(join(scratch, 'core-'));
+    const script =
+      'ulimit -c "$(ulimit -H -c)"; cd "$2"; "$0" "$1" exec --quiet -- sh -c \'ulimit -c 0; kill -SEGV $$\'';
+    spawnSync('sh', ['-c', script, process.execPath, main, directory]);
+    expect(readdirSync(directory)).toEqual([]);
+  });
+
+  it('leaves the pipes it was given as they are: a program that writes much waits, and is not refused', () => {
+    const script = '"$0" "$1" exec --quiet -- head -c 20000000 /dev/zero | (sleep 0.5; wc -c)';
+    const { stdout, stderr } = spawnSync('sh', ['-c', script, process.execPath, main], { encoding: 'utf8' });
+    expect([stdout.trim(), stderr]).toEqual(['20000000', '']);
+  });
+
+  it('keeps the status of the program when nobody can be told anything', () => {
+    const status = (redirect: string): number | null =>
+      spawnSync('sh', ['-c', `"$0" "$1" exec -- sh -c 'ls /dev/vfio; exit 5' >&- ${redirect}`, process.execPath, main])
+        .status;
+    expect([status('2>/dev/full'), status('2>&-')]).toEqual([5, 5]);
+  });
+
   it('leaves the rest of the system alone', () => {
     const script = 'readlink /proc/self/exe; ls /dev/null; ulimit -n; echo $HELLO; cat; exit 3';
     const result = spawnSync(

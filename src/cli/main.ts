@@ -7,21 +7,26 @@ import { UsageError } from './usage.ts';
 
 const [first, ...rest] = process.argv.slice(2);
 
-// A reader that has seen enough (`| head`) is no error.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit();
-    if (stream === process.stdout) process.stderr.write(`belfry: standard output: ${error.message}\n`);
-    process.exit(1);
-  });
-}
-
 process.exitCode = await main();
+
+/** A reader that has seen enough (`| head`) is no error. Not for a program of exec: Node's streams make the pipes that it shares non-blocking. */
+function guardStreams(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    if (stream.listenerCount('error') > 0) continue;
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EPIPE') process.exit();
+      if (stream === process.stdout) process.stderr.write(`belfry: standard output: ${error.message}\n`);
+      process.exit(1);
+    });
+  }
+}
 
 async function main(): Promise<number> {
   try {
+    if (first !== 'exec') guardStreams();
     return await dispatch();
   } catch (error) {
+    guardStreams();
     if (error instanceof UsageError) {
       process.stderr.write(`belfry: ${error.message}\n${usageLine(error.command)}\n`);
       return 2;
@@ -53,6 +58,7 @@ async function dispatch(): Promise<number> {
   // What follows -- belongs to the program that exec runs.
   const own = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
   if (own.includes('--help') || own.includes('-h')) {
+    guardStreams();
     process.stdout.write(helpText(command));
     return 0;
   }

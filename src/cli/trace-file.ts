@@ -11,12 +11,16 @@ export interface TraceFile {
   readonly alone: HopObserver;
   with(other: HopObserver): HopObserver;
   slice(slice: ChromeSlice): void;
-  /** @throws ProblemError as every hop does when the file cannot be written */
+  /** @throws ProblemError as every hop does when the file cannot be written and nobody is to be told otherwise */
   end(): void;
 }
 
-/** `now` in nanoseconds. @throws ProblemError when the file cannot be made */
-export function openTrace(path: string, now: () => number): TraceFile {
+/**
+ * `now` in nanoseconds. `onLost` is told once when the file can be written no more, and what follows is dropped.
+ * @throws ProblemError when the file cannot be made
+ */
+export function openTrace(path: string, now: () => number, onLost?: (error: Error) => void): TraceFile {
+  let lost = false;
   const guarded = <T>(act: () => T): T => {
     try {
       return act();
@@ -27,8 +31,14 @@ export function openTrace(path: string, now: () => number): TraceFile {
   const file = guarded(() => openSync(path, 'w'));
   let waiting = '';
   const flush = (): void => {
-    for (let bytes = Buffer.from(waiting); bytes.length > 0; ) {
-      bytes = bytes.subarray(guarded(() => writeSync(file, bytes)));
+    try {
+      for (let bytes = Buffer.from(lost ? '' : waiting); bytes.length > 0; ) {
+        bytes = bytes.subarray(guarded(() => writeSync(file, bytes)));
+      }
+    } catch (error) {
+      if (onLost === undefined) throw error;
+      lost = true;
+      onLost(error as Error);
     }
     waiting = '';
   };

@@ -1,6 +1,6 @@
 /** Runs an unmodified program on a simulated host. */
 import { readFileSync } from 'node:fs';
-import { constants, release } from 'node:os';
+import { release } from 'node:os';
 import type { Host } from '../kernel/boot/boot.ts';
 import { Libc, LibcUnavailable } from '../libc/index.ts';
 import { InotifyUnavailable } from '../libc/inotify.ts';
@@ -33,7 +33,7 @@ export interface RunOptions {
 export interface RunResult {
   /** The program's exit status, or null when a signal ended it. */
   readonly status: number | null;
-  readonly signal: NodeJS.Signals | null;
+  readonly signal: number | null;
   readonly counts: Counts;
   readonly nodes: readonly string[];
 }
@@ -157,8 +157,7 @@ async function firstTouch(run: Run, listener: SeccompListener, pidfd: number): P
 
 function statusOf(end: WaitStatus): Pick<RunResult, 'status' | 'signal'> {
   if (end.kind === 'exited') return { status: end.code, signal: null };
-  const [name] = Object.entries(constants.signals).find(([, number]) => number === end.signal) ?? [];
-  return { status: null, signal: (name ?? 'SIGKILL') as NodeJS.Signals };
+  return { status: null, signal: end.signal };
 }
 
 async function loadLibc(): Promise<Libc> {
@@ -169,15 +168,17 @@ async function loadLibc(): Promise<Libc> {
   }
 }
 
+const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const;
+
 /** The terminal signals the program itself, being of its group; what is sent to belfry alone is handed on. */
 function forwardSignals(child: Launched): () => void {
   const ignore = (): void => {};
   const forward = (signal: NodeJS.Signals): void => child.kill(signal);
   process.on('SIGINT', ignore).on('SIGQUIT', ignore);
-  process.on('SIGTERM', forward).on('SIGHUP', forward);
+  for (const signal of FORWARDED) process.on(signal, forward);
   return () => {
     process.off('SIGINT', ignore).off('SIGQUIT', ignore);
-    process.off('SIGTERM', forward).off('SIGHUP', forward);
+    for (const signal of FORWARDED) process.off(signal, forward);
   };
 }
 

@@ -1,12 +1,13 @@
 /** `belfry exec`: an unmodified program on a simulated host. */
-import { constants } from 'node:os';
 import {
+  endBySignal,
   Losses,
   type LostInterrupts,
   ProgramNotStarted,
   type RunResult,
   runProgram,
   type ServedCall,
+  signalName,
 } from '../../exec/index.ts';
 import type { Host } from '../../kernel/boot/boot.ts';
 import type { PresetName } from '../../machine/presets.ts';
@@ -15,12 +16,25 @@ import { Count, LEDGER_SIZE, lossName } from '../../ports/ledger.ts';
 import type { ChromeSlice } from '../../trace/index.ts';
 import { openTrace } from '../trace-file.ts';
 import { type ExecOptions, parseExecOptions } from './options.ts';
+import { tell } from './tell.ts';
 
 /** The program's own exit status; when a signal ended it, belfry ends by the same signal. */
 export async function exec(args: readonly string[]): Promise<number> {
   const options = parseExecOptions(args);
+  try {
+    const { status, signal } = await run(options);
+    return signal === null ? (status ?? 1) : await endBySignal(signal);
+  } catch (error) {
+    if (!(error instanceof ProgramNotStarted)) throw error;
+    tell(`belfry: ${error.message}\n`);
+    return error.status;
+  }
+}
+
+/** Until everything is told, and the trace is written. */
+async function run(options: ExecOptions): Promise<RunResult> {
   const losses = new Losses(options.doorbell !== 'none');
-  const trace = options.trace === null ? null : openTrace(options.trace, nanoseconds);
+  const trace = options.trace === null ? null : openTrace(options.trace, nanoseconds, traceLost);
   let host: Host | null = null;
   const boot = async (): Promise<Host> => {
     const { bootHost } = await import('./setup.ts');
@@ -45,11 +59,7 @@ export async function exec(args: readonly string[]): Promise<number> {
     });
     tellLosses();
     if (!options.quiet) tell(summary(options, host, result));
-    return statusOf(result);
-  } catch (error) {
-    if (!(error instanceof ProgramNotStarted)) throw error;
-    tell(`belfry: ${error.message}\n`);
-    return error.status;
+    return result;
   } finally {
     trace?.end();
   }
@@ -57,8 +67,6 @@ export async function exec(args: readonly string[]): Promise<number> {
 
 /** What machine/presets.ts has: named here, so that a program which touches no device need not load it. */
 const PRESETS: ReadonlySet<string> = new Set<PresetName>(['arm-its', 'arm-v2m', 'x86']);
-
-const tell = (text: string): void => void process.stderr.write(text);
 
 function explanation(options: ExecOptions, { request, code, why, field, hint }: Refusal, program: string): string {
   if (options.json) return `${JSON.stringify({ kind: 'refusal', program, request, code, field, why, hint })}\n`;
@@ -88,6 +96,9 @@ function lossText({ json }: ExecOptions, lost: LostInterrupts): string {
   return `${parts.join(': ')}${hint === null ? '' : `; ${hint}`}\n`;
 }
 
+/** The program is not to suffer from it. */
+const traceLost = ({ message }: Error): void => tell(`belfry: ${message}; the trace ends there\n`);
+
 /** The clock of a trace, in which calls and hops stand side by side. */
 const nanoseconds = (): number => performance.now() * 1e6;
 
@@ -111,7 +122,8 @@ function summary(options: ExecOptions, host: Host | null, { counts, nodes, statu
   }
   if (options.json) {
     const interrupts = { sent, delivered, lost };
-    return `${JSON.stringify({ kind: 'summary', host: name, nodes, ...counts, interrupts, status, signal })}\n`;
+    const signalled = signal === null ? null : signalName(signal);
+    return `${JSON.stringify({ kind: 'summary', host: name, nodes, ...counts, interrupts, status, signal: signalled })}\n`;
   }
   const parts = [
     `${name}: ${nodes.length === 0 ? 'no device node opened' : nodes.join(' ')}`,
@@ -120,11 +132,4 @@ function summary(options: ExecOptions, host: Host | null, { counts, nodes, statu
     ...Object.entries(lost).map(([where, count]) => `${count} lost: ${where}`),
   ];
   return `belfry: ${parts.join('; ')}\n`;
-}
-
-/** As a shell would say it, where this process cannot end by the same signal. */
-function statusOf({ status, signal }: RunResult): number {
-  if (signal === null) return status ?? 1;
-  process.kill(process.pid, signal);
-  return 128 + (constants.signals[signal] ?? 0);
 }
