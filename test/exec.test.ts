@@ -151,6 +151,30 @@ describe.skipIf(why !== null)(title('any program', why), () => {
     expect([status('2>/dev/full'), status('2>&-')]).toEqual([5, 5]);
   });
 
+  it('reaches a device by preadv2 and pwritev2, as Python does, and names the nodes that could be opened', () => {
+    const script = `
+import fcntl, os, struct
+c = os.open('/dev/vfio/vfio', os.O_RDWR)
+g = os.open('/dev/vfio/1', os.O_RDWR)
+fcntl.ioctl(g, 0x3b68, struct.pack('i', c))
+fcntl.ioctl(c, 0x3b66, 3)
+d = fcntl.ioctl(g, 0x3b6a, bytearray(b'0000:01:00.0' + bytes(20)))
+parts = [bytearray(2), bytearray(2)]
+print(os.preadv(d, parts, 7 << 40), parts[0].hex(), parts[1].hex())
+print(os.pwritev(d, [b'\\x06'], (7 << 40) + 4), os.pread(d, 1, (7 << 40) + 4).hex())
+try: os.preadv(d, parts, 7 << 40, os.RWF_NOWAIT)
+except OSError as e: print(e.strerror)
+try: os.open('/dev/vfio/1', os.O_RDWR)
+except OSError as e: print(e.strerror)
+try: os.open('/dev/vfio/2', os.O_RDWR)
+except OSError as e: print(e.strerror)`;
+    const { out, err } = run(['--', 'python3', '-c', script]);
+    expect(out).toBe(
+      '4 361b 11be\n1 06\nOperation not supported\nDevice or resource busy\nNo such file or directory\n',
+    );
+    expect(err).toContain('arm-its: /dev/vfio/vfio /dev/vfio/1; ');
+  });
+
   it('leaves the rest of the system alone', () => {
     const script = 'readlink /proc/self/exe; ls /dev/null; ulimit -n; echo $HELLO; cat; exit 3';
     const result = spawnSync(

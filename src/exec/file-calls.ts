@@ -29,6 +29,7 @@ const SEEK_SET = 0;
 const SEEK_CUR = 1;
 const SEEK_END = 2;
 const F_DUPFD_CLOEXEC = 1030;
+const RWF_HIPRI = 1;
 /** What one call moves at most here; a shorter result is in order for read and write. */
 const MOST = 2 ** 20;
 
@@ -44,6 +45,8 @@ export function fileCalls(session: Session): Partial<Record<CallName, Handler>> 
     writev: (call) => calls.vector(call, 'write', null),
     preadv: (call) => calls.vector(call, 'read', call.argument(3)),
     pwritev: (call) => calls.vector(call, 'write', call.argument(3)),
+    preadv2: (call) => calls.vector2(call, 'read'),
+    pwritev2: (call) => calls.vector2(call, 'write'),
     lseek: (call) => calls.seek(call),
     fstat: (call) => calls.fstat(call),
     mmap: (call) => calls.mmap(call),
@@ -99,6 +102,13 @@ class FileCalls {
   }
 
   /** struct iovec: base@0, length@8. */
+  /** Offset -1 is the file's own; files that know no iov_iter take RWF_HIPRI alone (read_write.c do_loop_readv_writev). */
+  vector2(call: SeccompListener, kind: 'read' | 'write'): number {
+    if ((call.int(5) & ~RWF_HIPRI) !== 0) return this.onFile(call, 0, () => -ERRNO.EOPNOTSUPP);
+    const own = call.int(3) === -1 && call.argument(3) > 2 ** 63;
+    return this.vector(call, kind, own ? null : call.argument(3));
+  }
+
   vector(call: SeccompListener, kind: 'read' | 'write', offset: number | null): number {
     return this.onFile(call, 0, (process, open, fd) => {
       const count = Math.min(call.argument(2), 1024);

@@ -41,7 +41,19 @@ function verdict(
 
 describe.each(['x64', 'arm64'])('the filter of %s', (architecture) => {
   it('stops on descriptors of simulated files alone', () => {
-    for (const name of ['read', 'write', 'readv', 'lseek', 'fstat', 'dup', 'pread64', 'ioctl'] as const) {
+    const names = [
+      'read',
+      'write',
+      'readv',
+      'lseek',
+      'fstat',
+      'dup',
+      'pread64',
+      'preadv2',
+      'pwritev2',
+      'ioctl',
+    ] as const;
+    for (const name of names) {
       expect(verdict(architecture, name, [899])).toBe(ALLOW);
       expect(verdict(architecture, name, [900])).toBe(NOTIFY);
       expect(verdict(architecture, name, [1023])).toBe(NOTIFY);

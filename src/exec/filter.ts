@@ -51,7 +51,18 @@ const PATHS: readonly CallName[] = [
   'listxattr',
   'llistxattr',
 ];
-const ON_DESCRIPTOR: readonly CallName[] = ['read', 'fstat', 'lseek', 'readv', 'writev', 'dup', 'preadv', 'pwritev'];
+const ON_DESCRIPTOR: readonly CallName[] = [
+  'read',
+  'fstat',
+  'lseek',
+  'readv',
+  'writev',
+  'dup',
+  'preadv',
+  'pwritev',
+  'preadv2',
+  'pwritev2',
+];
 
 /** F_DUPFD and F_DUPFD_CLOEXEC. */
 const DUPLICATE = [0, 1030];

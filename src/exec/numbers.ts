@@ -33,6 +33,8 @@ export type CallName =
   | 'dup3'
   | 'preadv'
   | 'pwritev'
+  | 'preadv2'
+  | 'pwritev2'
   | 'getxattr'
   | 'lgetxattr'
   | 'listxattr'
@@ -83,6 +85,8 @@ const X64: CallNumbers = {
   dup3: 292,
   preadv: 295,
   pwritev: 296,
+  preadv2: 327,
+  pwritev2: 328,
   statx: 332,
   openat2: 437,
   faccessat2: 439,
@@ -114,6 +118,8 @@ const ARM64: CallNumbers = {
   pwrite64: 68,
   preadv: 69,
   pwritev: 70,
+  preadv2: 286,
+  pwritev2: 287,
   readlinkat: 78,
   newfstatat: 79,
   fstat: 80,

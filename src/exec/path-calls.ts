@@ -152,8 +152,13 @@ class PathCalls {
   }
 
   private openPath(call: SeccompListener, path: string, flags: number): number {
+    const result = this.openNode(call, path, flags);
+    this.session.opened(path, result);
+    return result;
+  }
+
+  private openNode(call: SeccompListener, path: string, flags: number): number {
     const { world, host } = this.session;
-    this.session.opened(path);
     const found = world.find(path, (flags & O_NOFOLLOW) === 0 || path.endsWith('/'));
     if (found === null) return (flags & O_CREAT) !== 0 ? -ERRNO.EACCES : -ERRNO.ENOENT;
     if ((flags & O_CREAT) !== 0 && (flags & O_EXCL) !== 0) return -ERRNO.EEXIST;

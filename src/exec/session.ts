@@ -150,9 +150,9 @@ export class Session {
     this.files.followPolls();
   }
 
-  opened(path: string): void {
+  opened(path: string, result: number): void {
     this.counts.opens += 1;
-    if (path.startsWith('/dev/')) this.nodes.add(path);
+    if (result >= 0 && path.startsWith('/dev/')) this.nodes.add(path);
   }
 
   /** Puts a copy of `fd` into the program at one of the numbers that stop; the number, or -EMFILE. */
