@@ -123,3 +123,31 @@ describe('the Kernel port of a simulated process', () => {
     expect(() => client.allocate(0)).toThrow(RangeError);
   });
 });
+
+describe('numbers that are no request', () => {
+  it('places and lengths are integers, and a count fits into 32 bits', () => {
+    const { client } = setUp();
+    const fd = client.memfd('numbers', 8192);
+    for (const wrong of [Number.NaN, 0.5, Number.POSITIVE_INFINITY]) {
+      expect(() => client.pread(fd, new Uint8Array(4), wrong)).toThrow(RangeError);
+      expect(() => client.pwrite(fd, new Uint8Array(4), wrong)).toThrow(RangeError);
+      expect(() => client.mmap(fd, wrong, 4096)).toThrow(RangeError);
+      expect(() => client.mmap(fd, 0, wrong)).toThrow(RangeError);
+      expect(() => client.eventfd(wrong)).toThrow(RangeError);
+    }
+    expect(() => client.eventfd(-1)).toThrow(RangeError);
+    expect(() => client.eventfd(2 ** 32)).toThrow(RangeError);
+  });
+
+  /** fs/read_write.c ksys_pread64 and ksys_pwrite64 (before the descriptor), mm/mmap.c do_mmap. */
+  it('a place below 0 is EINVAL, also of a bad descriptor; mapped, EOVERFLOW', () => {
+    const { client } = setUp();
+    const fd = client.memfd('numbers', 8192);
+    for (const any of [fd, 999]) {
+      expect(client.pread(any, new Uint8Array(4), -1)).toBe(-22);
+      expect(client.pwrite(any, new Uint8Array(4), -1)).toBe(-22);
+    }
+    expect(client.refusal()?.field).toBe('offset');
+    expect(client.mmap(fd, -4096, 4096)).toBe(-75);
+  });
+});

@@ -55,19 +55,26 @@ export class SimKernelClient implements Kernel {
     return this.pwrite(fd, from, 0);
   }
 
+  /** @throws RangeError for an offset that is no integer */
   pread(fd: number, into: Uint8Array, offset: number): number {
+    assertInteger('offset', offset);
     return this.through(into, true, (address) =>
       this.kernel.syscalls.read(this.process, fd, address, into.length, offset),
     );
   }
 
+  /** @throws RangeError for an offset that is no integer */
   pwrite(fd: number, from: Uint8Array, offset: number): number {
+    assertInteger('offset', offset);
     return this.through(from, false, (address) =>
       this.kernel.syscalls.write(this.process, fd, address, from.length, offset),
     );
   }
 
+  /** @throws RangeError for an offset or a length that is no integer */
   mmap(fd: number, offset: number, length: number, access: 'r' | 'rw' = 'rw'): Mapping | number {
+    assertInteger('offset', offset);
+    assertInteger('length', length);
     const placed = this.kernel.syscalls.mmap(this.process, fd, offset, length, access === 'rw');
     if (typeof placed === 'number') return this.done(placed);
     this.done(0);
@@ -84,7 +91,9 @@ export class SimKernelClient implements Kernel {
     return fd;
   }
 
+  /** @throws RangeError for a count that does not fit into 32 bits */
   eventfd(initial = 0): EventFdHandle | number {
+    if (initial !== initial >>> 0) throw new RangeError(`count ${initial}: expected an integer from 0 to 2^32 - 1`);
     const fd = this.done(this.kernel.syscalls.eventfd(this.process, initial));
     const eventfd = fd < 0 ? undefined : this.process.file(fd)?.eventfd;
     return eventfd === undefined ? fd : new ClientEventFd(fd, eventfd);
@@ -208,6 +217,10 @@ class ClientEventFd implements EventFdHandle {
   setConsumer(consumer: EventFdConsumer | null): boolean {
     return this.eventfd.setConsumer(consumer);
   }
+}
+
+function assertInteger(name: string, value: number): void {
+  if (!Number.isInteger(value)) throw new RangeError(`${name} ${value}: expected an integer`);
 }
 
 function integer(value: number | bigint): bigint {

@@ -53,6 +53,7 @@ export class Syscalls {
 
   read(process: SimProcess, fd: number, address: number, count: number, offset = 0): number {
     this.begin('read');
+    if (offset < 0) return this.refuse('EINVAL', `offset ${offset} is below 0`, 'offset');
     const file = process.file(fd);
     if (file === null) return this.badDescriptor(process, fd);
     if (file.read === undefined) return this.refuse('EINVAL', `${file.name} cannot be read`, 'fd');
@@ -61,6 +62,7 @@ export class Syscalls {
 
   write(process: SimProcess, fd: number, address: number, count: number, offset = 0): number {
     this.begin('write');
+    if (offset < 0) return this.refuse('EINVAL', `offset ${offset} is below 0`, 'offset');
     const file = process.file(fd);
     if (file === null) return this.badDescriptor(process, fd);
     if (file.write === undefined) return this.refuse('EINVAL', `${file.name} cannot be written`, 'fd');
@@ -83,6 +85,7 @@ export class Syscalls {
     if (offset % this.context.pageSize !== 0) {
       return this.refuse('EINVAL', `offset 0x${offset.toString(16)} is not a multiple of the page size`, 'offset');
     }
+    if (offset < 0) return this.refuse('EOVERFLOW', `offset ${offset} is below 0`, 'offset');
     if (file.mmap === undefined) return this.refuse('ENODEV', `${file.name} cannot be mapped`, 'fd');
     return file.mmap(process, offset, length, write, how);
   }
