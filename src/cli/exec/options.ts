@@ -48,6 +48,7 @@ export function parseExecOptions(args: readonly string[]): ExecOptions {
   const end = args.indexOf('--');
   const own = end < 0 ? args : args.slice(0, end);
   const argv = end < 0 ? [] : args.slice(end + 1);
+  if (end < 0) expectNoProgram(args);
   const values = parse(own);
   if (argv.length === 0) throw new UsageError('exec: expected -- and a program to run', 'exec');
   const abi = values.abi ?? 'linux-7.2';
@@ -69,6 +70,16 @@ export function parseExecOptions(args: readonly string[]): ExecOptions {
     trace: values.trace ?? null,
     argv,
   };
+}
+
+/** The first word that belongs to no option of belfry's begins the program. */
+function expectNoProgram(args: readonly string[]): void {
+  const { tokens } = parseArgs({ args: [...args], options: TABLE, strict: false, tokens: true });
+  const first = tokens.find(({ kind }) => kind !== 'option');
+  const strange = tokens.find((token) => token.kind === 'option' && !(token.name in TABLE));
+  if (first === undefined || (strange !== undefined && strange.index < first.index)) return;
+  const whole = [...args.slice(0, first.index), '--', ...args.slice(first.index)].join(' ');
+  throw new UsageError(`exec: expected -- before the program: belfry exec ${whole}`, 'exec');
 }
 
 function parse(args: readonly string[]) {

@@ -23,10 +23,11 @@ export async function bootHost(options: ExecOptions, watch: Watch): Promise<Host
 /** What reads and checks a host file is loaded for one alone. */
 async function machineSpec(host: string): Promise<MachineSpec> {
   if (isPreset(host)) return preset(host);
-  const { parseMachine } = await import('../../machine/define.ts');
+  const { MachineError, parseMachine } = await import('../../machine/define.ts');
   try {
     return parseMachine(readFileSync(host, 'utf8'));
   } catch (error) {
+    if (error instanceof MachineError) throw new ProblemError(`--host ${host}: ${error.message}`);
     if (!(error instanceof Error) || !('code' in error)) throw error;
     throw new ProblemError(`--host ${host}: ${error.message}; presets are ${presetNames.join(', ')}`);
   }
