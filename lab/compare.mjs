@@ -1,6 +1,10 @@
 /** What differs between two runs of the probe: `node lab/compare.mjs linux.jsonl sim.jsonl`. Status 1 when something does. */
 import { readFileSync } from 'node:fs';
 
+if (process.argv.length !== 4) {
+  process.stderr.write('usage: node lab/compare.mjs FIRST.jsonl SECOND.jsonl\n');
+  process.exit(2);
+}
 const [first, second] = process.argv.slice(2).map(read);
 const names = [...new Set([...first.keys(), ...second.keys()])];
 const text = (value) => (value === undefined ? '(absent)' : JSON.stringify(value));

@@ -7,6 +7,11 @@ import { loadDevice } from '../dist/devices/capture-files.js';
 import { probeAll } from './guest/probe.mjs';
 
 const platform = process.argv[2] ?? 'arm64-its';
+const PLATFORMS = ['arm64-its', 'arm64-nesting', 'x86'];
+if (!PLATFORMS.includes(platform)) {
+  process.stderr.write(`usage: node lab/probe-sim.mjs ${PLATFORMS.join('|')} [PART...]\n`);
+  process.exit(2);
+}
 const x86 = platform === 'x86';
 const input = presetInput(x86 ? 'x86' : 'arm-its');
 const slot = (at, device) => ({ at, kind: 'function', device });

@@ -16,6 +16,8 @@ export async function simulatedHost(preset) {
     import('belfry/devices'),
     import('belfry/machine'),
   ]);
+  if (!machine.isPreset(preset))
+    throw new Error(`no kernel is called ${preset}; there are linux, ${machine.presetNames.join(', ')}`);
   const input = machine.presetInput(preset);
   const slot = (at, device, options = {}) => ({ at, kind: 'function', device, options });
   const slots = [slot('05.0', 'edu', { dmaMask: 2 ** 48 - 1 }), slot('06.0', 'nvme-drive')];
