@@ -13,6 +13,14 @@ const field = (make: () => unknown): string => {
 };
 const its = () => presetInput('arm-its');
 
+describe('preset', () => {
+  it('names those that there are when asked for another', () => {
+    const other = 'nope' as 'x86';
+    expect(() => preset(other)).toThrow(new RangeError('preset: none is called nope; there are arm-its, arm-v2m, x86'));
+    expect(() => presetInput(other)).toThrow(RangeError);
+  });
+});
+
 describe('defineMachine', () => {
   it('accepts every preset, and fills in the defaults', () => {
     for (const name of presetNames) expect(defineMachine(presetInput(name))).toEqual(preset(name));

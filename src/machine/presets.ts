@@ -84,6 +84,12 @@ export const presetNames = Object.keys(inputs) as PresetName[];
 
 export const isPreset = (name: string): name is PresetName => Object.hasOwn(inputs, name);
 
-/** A preset's machine. The input is plain data: spread it and change what you like. */
-export const presetInput = (name: PresetName): MachineInput => structuredClone(inputs[name]);
-export const preset = (name: PresetName): MachineSpec => structuredClone<MachineSpec>(inputs[name]);
+/** A preset's machine. The input is plain data: spread it and change what you like. @throws RangeError for a name that no preset has */
+export const presetInput = (name: PresetName): MachineInput => structuredClone(inputs[known(name)]);
+/** The same, complete. @throws RangeError for a name that no preset has */
+export const preset = (name: PresetName): MachineSpec => structuredClone<MachineSpec>(inputs[known(name)]);
+
+function known(name: PresetName): PresetName {
+  if (!isPreset(name)) throw new RangeError(`preset: none is called ${name}; there are ${presetNames.join(', ')}`);
+  return name;
+}
