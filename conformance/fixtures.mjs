@@ -91,6 +91,20 @@ export function attach(t, device, pt_id) {
   return result < 0 ? result : u.vfio_device_attach_iommufd_pt.read(bytes).pt_id;
 }
 
+/** IOMMU_DESTROY of an object: 0 or -errno. */
+export const destroy = (t, fd, id) => t.kernel.ioctl(fd, u.IOMMU_DESTROY, u.iommu_destroy.bytes({ size: 8, id }));
+
+/** DETACH_IOMMUFD_PT: 0 or -errno. */
+export const detach = (t, device, fields = {}) =>
+  t.kernel.ioctl(
+    device,
+    u.VFIO_DEVICE_DETACH_IOMMUFD_PT,
+    u.vfio_device_detach_iommufd_pt.bytes({ argsz: 8, ...fields }),
+  );
+
+/** The path of a function's own file. */
+export const nodeOf = (t, name) => `/dev/vfio/devices/${t.kernel.list(`/sys/bus/pci/devices/${name}/vfio-dev`)?.[0]}`;
+
 /** MAP_DMA of type1: 0 or -errno. */
 export function mapDma(t, container, { iova, size, vaddr, flags = 3, argsz = 32 }) {
   return t.kernel.ioctl(

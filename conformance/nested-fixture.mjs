@@ -1,6 +1,6 @@
 /** A stage 1 that user space owns: a device under a nest parent, with a virtual IOMMU; its tables and a buffer in the stage 2. */
 import * as u from 'belfry/uapi';
-import { attach, bound, enable, K, trigger, u32 } from './fixtures.mjs';
+import { attach, bound, destroy, enable, K, trigger, u32 } from './fixtures.mjs';
 
 export const VSID = 0x42n;
 export const WINDOW = 0x800_0000n;
@@ -72,7 +72,7 @@ class Owner {
   }
 
   destroy(id) {
-    return this.t.kernel.ioctl(this.iommufd, u.IOMMU_DESTROY, u.iommu_destroy.bytes({ size: 8, id }));
+    return destroy(this.t, this.iommufd, id);
   }
 
   vdevice(what, fields, expected) {

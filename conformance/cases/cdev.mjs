@@ -1,6 +1,6 @@
 /** A device by its own file: BIND, ATTACH, DETACH, and what an attached IOAS becomes. */
 import * as u from 'belfry/uapi';
-import { attach, attached, bound, CONFIG, cdev, find, ioas, K } from '../fixtures.mjs';
+import { attach, attached, bound, CONFIG, cdev, destroy, detach, find, ioas, K, nodeOf } from '../fixtures.mjs';
 import { requests } from '../ioas-requests.mjs';
 import { suite } from '../suite.mjs';
 
@@ -16,13 +16,6 @@ const attachWith = (t, what, device, fields, expected) =>
     { argsz: 12, ...fields },
     expected,
   );
-const detach = (t, device, fields = {}) =>
-  t.kernel.ioctl(
-    device,
-    u.VFIO_DEVICE_DETACH_IOMMUFD_PT,
-    u.vfio_device_detach_iommufd_pt.bytes({ argsz: 8, ...fields }),
-  );
-const destroy = (t, fd, id) => t.kernel.ioctl(fd, u.IOMMU_DESTROY, u.iommu_destroy.bytes({ size: 8, id }));
 
 suite('cdev before BIND', { needs: ['iommufd'], source: 'drivers/vfio', fixture: cdev('edu') }, (add) => {
   add('EINVAL: every request', 'vfio_main.c vfio_device_fops_unl_ioctl', (t, { device }) => {
@@ -180,9 +173,7 @@ suite('cdev, bound', { needs: ['iommufd'], source: 'drivers/vfio', fixture: boun
     'drivers/iommu/iommufd/device.c iommufd_device_auto_get_domain',
     (t, host) => {
       const first = attach(t, host.device, host.ioas);
-      const other = t.open(
-        `/dev/vfio/devices/${t.kernel.list(`/sys/bus/pci/devices/${find(t, 'nvme').name}/vfio-dev`)[0]}`,
-      );
+      const other = t.open(nodeOf(t, find(t, 'nvme').name));
       bind(t, 'bind', other, { iommufd: host.iommufd }, 0);
       attachWith(t, 'attach', other, { pt_id: host.ioas }, { pt_id: first });
     },

@@ -3,6 +3,7 @@ import * as u from 'belfry/uapi';
 import {
   attach,
   attached,
+  detach,
   enable,
   find,
   interrupting,
@@ -177,15 +178,7 @@ suite('vectors', {
 function byCdev(model, { detached = false } = {}) {
   return (t) => {
     const host = attached(model)(t);
-    if (detached)
-      t.must(
-        'DETACH',
-        t.kernel.ioctl(
-          host.device,
-          u.VFIO_DEVICE_DETACH_IOMMUFD_PT,
-          u.vfio_device_detach_iommufd_pt.bytes({ argsz: 8 }),
-        ),
-      );
+    if (detached) t.must('DETACH', detach(t, host.device));
     enable(t, host.device);
     return { ...host, name: find(t, model).name };
   };

@@ -1,6 +1,6 @@
 /** A group: its status, its container, and the descriptors of its devices. */
 import * as u from 'belfry/uapi';
-import { allowUnsafe, find, owned, s32, text } from '../fixtures.mjs';
+import { allowUnsafe, find, nodeOf, owned, s32, text } from '../fixtures.mjs';
 import { suite } from '../suite.mjs';
 
 const status = (t, fd, what, expected, argsz = 8) =>
@@ -128,8 +128,7 @@ suite('group with its device', { needs: ['type1'], source: 'drivers/vfio/group.c
     'the cdev of a device whose group is open is EBUSY',
     'vfio_device_block_group',
     (t, { name }) => {
-      const node = t.kernel.list(`/sys/bus/pci/devices/${name}/vfio-dev`)[0];
-      const device = t.open(`/dev/vfio/devices/${node}`);
+      const device = t.open(nodeOf(t, name));
       const bytes = u.vfio_device_bind_iommufd.bytes({ argsz: 16, iommufd: t.open('/dev/iommu') });
       t.result('BIND', t.kernel.ioctl(device, u.VFIO_DEVICE_BIND_IOMMUFD, bytes), 'EBUSY');
     },

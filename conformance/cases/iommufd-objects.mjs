@@ -1,6 +1,6 @@
 /** /dev/iommu: how requests are taken, objects and their numbers, options. */
 import * as u from 'belfry/uapi';
-import { ioas, K } from '../fixtures.mjs';
+import { destroy, ioas, K } from '../fixtures.mjs';
 import { suite } from '../suite.mjs';
 
 const MAIN = 'drivers/iommu/iommufd/main.c';
@@ -8,7 +8,6 @@ const context = (t) => {
   const fd = t.open('/dev/iommu');
   return { fd, ioas: () => ioas(t, fd) };
 };
-const destroy = (t, fd, id) => t.kernel.ioctl(fd, u.IOMMU_DESTROY, u.iommu_destroy.bytes({ size: 8, id }));
 
 suite('iommufd requests', { needs: ['iommufd'], source: MAIN, fixture: context }, (add) => {
   const branch = 'iommufd_fops_ioctl';

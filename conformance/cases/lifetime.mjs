@@ -1,6 +1,19 @@
 /** What stays and what goes when descriptors are closed in any order. */
 import * as u from 'belfry/uapi';
-import { attached, CONFIG, enable, interrupting, K, mapDma, owned, s32, text, trigger, u32 } from '../fixtures.mjs';
+import {
+  attached,
+  CONFIG,
+  destroy,
+  enable,
+  interrupting,
+  K,
+  mapDma,
+  owned,
+  s32,
+  text,
+  trigger,
+  u32,
+} from '../fixtures.mjs';
 import { suite } from '../suite.mjs';
 
 suite('lifetime by a group', { needs: ['type1'], source: 'drivers/vfio', fixture: owned('edu') }, (add) => {
@@ -95,12 +108,11 @@ suite('lifetime of interrupts', { needs: ['type1'], source: 'drivers/vfio', fixt
 });
 
 suite('lifetime by a cdev', { needs: ['iommufd'], source: 'drivers/vfio', fixture: attached('edu') }, (add) => {
-  const object = (t, host, id) => t.kernel.ioctl(host.iommufd, u.IOMMU_DESTROY, u.iommu_destroy.bytes({ size: 8, id }));
   add('closing the device frees its page table and its object', 'device_cdev.c vfio_df_unbind_iommufd', (t, host) => {
     t.close(host.device);
-    t.result('its page table', object(t, host, host.hwpt), 'ENOENT');
-    t.result('its object', object(t, host, host.devid), 'ENOENT');
-    t.result('the IOAS', object(t, host, host.ioas), 0);
+    t.result('its page table', destroy(t, host.iommufd, host.hwpt), 'ENOENT');
+    t.result('its object', destroy(t, host.iommufd, host.devid), 'ENOENT');
+    t.result('the IOAS', destroy(t, host.iommufd, host.ioas), 0);
   });
   add('/dev/iommu may be closed first', 'device_cdev.c vfio_df_ioctl_bind_iommufd', (t, host) => {
     t.result('close', t.close(host.iommufd), 0);
