@@ -1,9 +1,9 @@
 /** Attach and replace of a device's page table: each errno by name, in the order of Linux (iommufd/device.c, io_pagetable.c). */
 import { describe, expect, it } from 'vitest';
 import { ERRNO } from '../../uapi/errno.ts';
-import { MapDomain, TestOps, testDevice, testUnit } from '../vfio/test-host.ts';
+import { MapDomain, testUnit } from '../vfio/test-host.ts';
 import { iommufdHost } from './testing.ts';
-import { blamed, PAGE, WINDOW } from './testing-errno.ts';
+import { blamed, PAGE, twins, WINDOW } from './testing-errno.ts';
 
 type Host = ReturnType<typeof iommufdHost>;
 
@@ -11,16 +11,6 @@ const bind = ({ client, iommufd, devices }: Host, fields: { iommufd?: number } =
   blamed(client, iommufd.bind(device, fields));
 const attach = ({ client, iommufd, devices }: Host, id: number, device = devices[0]!) =>
   blamed(client, iommufd.attach(device, id));
-
-/** Two devices in group 0, bound as 1 and 2, and IOAS 3. */
-function twins() {
-  const host = iommufdHost();
-  const name = '0000:01:00.1';
-  host.vfio.register(testDevice(name, host.groups[0]!), new TestOps(name, host.events, host.context));
-  const devices = [host.devices[0]!, host.client.open('/dev/vfio/devices/vfio1')];
-  for (const device of devices) host.iommufd.bind(device);
-  return { ...host, devices, id: host.iommufd.ioas() };
-}
 
 describe('errno of an attach', () => {
   it('attach: EINVAL another page table than the group has, before EADDRINUSE', () => {

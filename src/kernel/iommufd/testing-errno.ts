@@ -1,6 +1,8 @@
 /** What the errno suites share: answers that name the field at fault, and arguments that the kernel can read and not write. */
 import { errnoName } from '../../uapi/errno.ts';
 import type { SimKernelClient } from '../client.ts';
+import { TestOps, testDevice } from '../vfio/test-host.ts';
+import { iommufdHost } from './testing.ts';
 
 export const PAGE = 4096;
 export const U64_MAX = 0xffff_ffff_ffff_ffffn;
@@ -33,3 +35,13 @@ export function readOnlyPage(client: SimKernelClient, bytes: Uint8Array, at = 0)
 /** A request whose argument is at `address`, wherever that is. */
 export const ioctlAt = (client: SimKernelClient, fd: number, request: number, address: number | bigint) =>
   blamedCall(client, client.kernel.syscalls.ioctl(client.process, fd, request, BigInt(address)));
+
+/** Two devices in group 0, bound as 1 and 2, and IOAS 3. */
+export function twins() {
+  const host = iommufdHost();
+  const name = '0000:01:00.1';
+  host.vfio.register(testDevice(name, host.groups[0]!), new TestOps(name, host.events, host.context));
+  const devices = [host.devices[0]!, host.client.open('/dev/vfio/devices/vfio1')];
+  for (const device of devices) host.iommufd.bind(device);
+  return { ...host, devices, id: host.iommufd.ioas() };
+}

@@ -4,8 +4,7 @@ import type { IommuDriver } from '../../ports/iommu.ts';
 import { ERRNO } from '../../uapi/errno.ts';
 import * as uapi from '../../uapi/vfio.ts';
 import { Iommufd, iommufdHost } from '../iommufd/testing.ts';
-import { blamed, blamedCall, ioctlAt, PAGE, readOnlyPage } from '../iommufd/testing-errno.ts';
-import { TestOps, testDevice } from './test-host.ts';
+import { blamed, blamedCall, ioctlAt, PAGE, readOnlyPage, twins } from '../iommufd/testing-errno.ts';
 import { getDevice, setContainer } from './test-requests.ts';
 
 const NAME = '0000:01:00.0';
@@ -226,16 +225,6 @@ describe('errno of ATTACH_IOMMUFD_PT and DETACH_IOMMUFD_PT', () => {
     expect([attach(host, hwpt), attach(host, id)]).toEqual([4, 3]);
   });
 });
-
-/** Two devices in group 0, bound as 1 and 2, and IOAS 3. */
-function twins() {
-  const host = iommufdHost();
-  const name = '0000:01:00.1';
-  host.vfio.register(testDevice(name, host.groups[0]!), new TestOps(name, host.events, host.context));
-  const devices = [host.devices[0]!, host.client.open('/dev/vfio/devices/vfio1')];
-  for (const device of devices) host.iommufd.bind(device);
-  return { ...host, devices, id: host.iommufd.ioas() };
-}
 
 describe('the iommufd of a device', () => {
   it('VFIO_DEVICE_BIND_IOMMUFD: keeps the iommufd open when its descriptor is closed', () => {
